@@ -1,0 +1,1 @@
+"""The cutting room: probing, joining, frames. Knows neither HTTP nor Prefect."""

@@ -1,0 +1,1 @@
+"""The document a user writes, how it is read, and the plan made of it."""

@@ -1,18 +1,18 @@
 """Every error this package raises on purpose, named by what the caller can do about it.
 
-    KlingError
-    ├── InvalidRequest         400, other 4xx: change the request
-    ├── AuthenticationFailed   401, 403, 1304: change the key, or what it may do
-    ├── InsufficientCredits    402, 1100 to 1102: top up, then run again
-    ├── TaskNotFound           404: wrong task id, or its result has expired
-    ├── RateLimited            429, 1302, 1303: wait and repeat
-    ├── GatewayUnavailable     408, 5xx, no connection, unreadable answer: repeat what is safe to repeat
-    ├── PurchaseUncertain      a create whose answer was lost: find out before buying again
-    ├── GenerationFailed       the gateway made no clip; nothing was billed
-    ├── GenerationTimeout      the wait ended first; the task goes on, and running again continues to wait
-    ├── BudgetExceeded         more money than the budget allows; nothing was bought
-    ├── InvalidMedia           a file is not the video or image it has to be
-    └── StoryboardError        the document says something that cannot be rendered
+KlingError
+├── InvalidRequest         400, other 4xx: change the request
+├── AuthenticationFailed   401, 403, 1304: change the key, or what it may do
+├── InsufficientCredits    402, 1100 to 1102: top up, then run again
+├── TaskNotFound           404: wrong task id, or its result has expired
+├── RateLimited            429, 1302, 1303: wait and repeat
+├── GatewayUnavailable     408, 5xx, no connection, unreadable answer: repeat what is safe to repeat
+├── PurchaseUncertain      a create whose answer was lost: find out before buying again
+├── GenerationFailed       the gateway made no clip; nothing was billed
+├── GenerationTimeout      the wait ended first; the task goes on, and running again continues to wait
+├── BudgetExceeded         more money than the budget allows; nothing was bought
+├── InvalidMedia           a file is not the video or image it has to be
+└── StoryboardError        the document says something that cannot be rendered
 """
 
 from __future__ import annotations

@@ -1,0 +1,207 @@
+"""The body of `POST /video/generations`, field by field as on the wire (gateway.md, "Request body").
+
+Unknown fields and loose types are refused: a misspelt field is money spent on the wrong clip. The rules that span
+fields are in `rules`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
+
+from prefect_kling.gateway import rules
+from prefect_kling.gateway.addresses import refusal
+from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.gateway.limits import image_facts_of_base64, image_refusal
+
+__all__ = [
+    "AspectRatio",
+    "ElementInput",
+    "ImageInput",
+    "KeepOriginalSound",
+    "Mode",
+    "Model",
+    "MultiPrompt",
+    "OmniVideoRequest",
+    "ReferType",
+    "ShotType",
+    "VideoInput",
+]
+
+Model = Literal["kling-video-o1", "kling-v3-omni"]
+Mode = Literal["std", "pro"]
+AspectRatio = Literal["16:9", "9:16", "1:1"]
+ReferType = Literal["feature", "base"]
+KeepOriginalSound = Literal["yes", "no"]
+ShotType = Literal["customize", "intelligence"]
+
+DEFAULT_SECONDS = 5
+MAX_CALLBACK_URL = 2048
+
+
+def _whole_seconds(value: str) -> str:
+    if not (value.isascii() and value.isdigit()) or value.startswith("0"):
+        raise PydanticCustomError(
+            "whole_seconds", "{value} is not a string of whole seconds such as '5'", {"value": repr(value)}
+        )
+    return value
+
+
+Seconds = Annotated[str, StringConstraints(max_length=4), AfterValidator(_whole_seconds)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _loopback(info: ValidationInfo) -> bool:
+    return bool(isinstance(info.context, dict) and info.context.get("loopback"))
+
+
+def _checked_url(value: str, info: ValidationInfo, *, https_only: bool = False) -> str:
+    reason = refusal(value, loopback=_loopback(info), https_only=https_only)
+    if reason is not None:
+        raise PydanticCustomError(
+            "address",
+            "{value} cannot be used: {reason} (gateway.md, rule 9)",
+            {"value": _short(value), "reason": reason},
+        )
+    return value
+
+
+def _checked_image(value: str, info: ValidationInfo) -> str:
+    if value.lower().startswith(("http:", "https:")):
+        return _checked_url(value, info)
+    try:
+        reason = image_refusal(image_facts_of_base64(value))
+    except InvalidMedia as error:
+        reason = str(error)
+    if reason is not None:
+        raise PydanticCustomError(
+            "image",
+            "{value} cannot be used: {reason} (gateway.md, rule 10)",
+            {"value": _short(value), "reason": reason},
+        )
+    return value
+
+
+def _checked_callback(value: str, info: ValidationInfo) -> str:
+    return _checked_url(value, info, https_only=True)
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= 120 else f"{value[:100]}… ({len(value):,} characters)")
+
+
+class ImageInput(_Part):
+    """One entry of `image_list`: a URL or Base64 of a JPEG or PNG; without a type it is a plain reference."""
+
+    image_url: Annotated[str, AfterValidator(_checked_image)]
+    type: Literal["first_frame", "end_frame"] | None = None
+
+
+class VideoInput(_Part):
+    """The one entry of `video_list`: `base` (also when left out) edits that video, `feature` refers to it."""
+
+    video_url: Annotated[str, AfterValidator(_checked_url)]
+    refer_type: ReferType | None = None
+    keep_original_sound: KeepOriginalSound | None = None
+
+
+class ElementInput(_Part):
+    """One entry of `element_list`."""
+
+    element_id: int
+
+
+class MultiPrompt(_Part):
+    """One shot of a `multi_shot` request: `index` counts from 1, `duration` is a string of whole seconds."""
+
+    index: int
+    prompt: Annotated[str, StringConstraints(max_length=512)]
+    duration: Seconds
+
+
+class OmniVideoRequest(_Part):
+    """A request for one video. Validating it applies every rule of gateway.md that can be checked before sending.
+
+    Local addresses are refused, unless validated with `context={"loopback": True}`, for a gateway that itself runs on
+    this machine.
+
+    Raises:
+        pydantic.ValidationError: one entry for each field that is wrong; rules across fields are collected into one
+            entry of type `rules` whose context lists `(field, rule, message)`.
+    """
+
+    model: Model
+    prompt: Annotated[str, StringConstraints(max_length=2500)] | None = None
+    image_list: tuple[ImageInput, ...] | None = Field(default=None, strict=False)
+    video_list: Annotated[tuple[VideoInput, ...], Field(max_length=1)] | None = Field(default=None, strict=False)
+    element_list: tuple[ElementInput, ...] | None = Field(default=None, strict=False)
+    mode: Mode = "std"
+    duration: Seconds | None = None
+    aspect_ratio: AspectRatio | None = None
+    sound: Literal["on", "off"] | None = None
+    multi_shot: bool | None = None
+    shot_type: ShotType | None = None
+    multi_prompt: Annotated[tuple[MultiPrompt, ...], Field(min_length=1, max_length=6)] | None = Field(
+        default=None, strict=False
+    )
+    callback_url: (
+        Annotated[str, StringConstraints(max_length=MAX_CALLBACK_URL), AfterValidator(_checked_callback)] | None
+    ) = None
+    external_task_id: str | None = None
+    watermark_info: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _apply_rules(self) -> Self:
+        broken = list(rules.broken(self))
+        if broken:
+            raise PydanticCustomError(
+                "rules",
+                "{text}",
+                {
+                    "text": "; ".join(f"{b.field}: {b.message} (gateway.md, rule {b.rule})" for b in broken),
+                    "broken": [(b.field, b.rule, b.message) for b in broken],
+                },
+            )
+        return self
+
+    @property
+    def base_video(self) -> VideoInput | None:
+        """The video this request edits, if any; a video without `refer_type` is one (gateway.md, rule 4)."""
+        return next((v for v in self.video_list or () if v.refer_type in (None, "base")), None)
+
+    @property
+    def feature_video(self) -> VideoInput | None:
+        """The video this request refers to, if any."""
+        return next((v for v in self.video_list or () if v.refer_type == "feature"), None)
+
+    def image(self, kind: Literal["first_frame", "end_frame"]) -> ImageInput | None:
+        """The image of that type, if any."""
+        return next((i for i in self.image_list or () if i.type == kind), None)
+
+    @property
+    def seconds(self) -> int | None:
+        """What will be billed, in whole seconds; None for a base edit, which takes its input's length."""
+        return None if self.base_video else int(self.duration or DEFAULT_SECONDS)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about this request and yet sent, since sources disagree (gateway.md, "Warn, but send")."""
+        return tuple(rules.warnings(self))
+
+    def body(self) -> dict[str, Any]:
+        """The JSON to send.
+
+        `mode` and `duration` are always said, so that a default which moves at the gateway changes no bill. With a base
+        video `duration` and `aspect_ratio` are left out: upstream ignores them.
+        """
+        body = self.model_dump(mode="json", exclude_none=True)
+        if self.base_video:
+            body.pop("duration", None)
+            body.pop("aspect_ratio", None)
+        else:
+            body.setdefault("duration", str(DEFAULT_SECONDS))
+        return body

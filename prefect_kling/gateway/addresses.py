@@ -1,6 +1,6 @@
 """Which URLs the gateway can fetch: public ones, or loopback ones where the gateway itself runs on loopback.
 
-The gateway refuses private and loopback addresses (gateway.md, rule 9); refusing them here costs nothing, there it costs
+The gateway refuses private and loopback addresses (gateway.md, rule 9); refusing them here costs nothing, there it is
 a round trip and an unclear message. Names are judged by their text alone: nothing is resolved.
 """
 

@@ -1,0 +1,49 @@
+"""A file gets its name when it is whole, not before."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["publish", "scratch"]
+
+
+@contextmanager
+def scratch(beside: Path) -> Iterator[Path]:
+    """An empty work file in the same directory, hidden, named by us; it is gone afterwards unless it was published.
+
+    Args:
+        beside: the name that the finished file will get; its directory has to exist and be writable.
+
+    Raises:
+        OSError: the directory is missing or cannot be written to, or the name belongs to a directory.
+    """
+    beside = beside.absolute()
+    if beside.is_dir():
+        raise IsADirectoryError(f"{beside} is a directory; give the name of a file in it.")
+    # Short and ours: a clip's or a user's name could be too long, or mean something to a demuxer.
+    work = beside.parent / f".kling-{secrets.token_hex(8)}.part"
+    # Mode 0666 less the umask, unlike tempfile's 0600: the finished film is for whoever may read its neighbours.
+    os.close(os.open(work, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield work
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def publish(work: Path, name: Path) -> None:
+    """Gives a finished work file its name, replacing what had it; after a power cut it is there whole or not at all."""
+    _synced(work)
+    work.replace(name)
+    _synced(name.absolute().parent)
+
+
+def _synced(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,42 @@
+"""Settings from the environment, prefect.toml, pyproject.toml or .env: `PREFECT_INTEGRATIONS_KLING_*`.
+
+They count where neither an argument nor a block says otherwise. `prefect config set` refuses names that Prefect itself
+does not know.
+"""
+
+from __future__ import annotations
+
+import os
+from decimal import Decimal
+from pathlib import Path
+
+from prefect.settings.base import PrefectBaseSettings, build_settings_config
+from pydantic import Field
+
+from prefect_kling.gateway.client import DEFAULT_BASE_URL
+
+__all__ = ["KlingEnvironment", "api_key_from_environment", "base_url_from_environment"]
+
+
+class KlingEnvironment(PrefectBaseSettings):
+    """The studio's settings as the environment has them."""
+
+    model_config = build_settings_config(("integrations", "kling"))
+
+    storage_url: str = Field(default="", description="Where clips and films are kept: a path or any fsspec URL.")
+    public_storage_url: str = Field(default="", description="Where a browser sees the storage.")
+    max_in_flight: int = Field(default=20, ge=1, description="Generations running at once, of one run.")
+    budget_per_run: Decimal | None = Field(default=None, gt=0, description="USD that one run may spend.")
+    poll_interval: float = Field(default=5.0, gt=0, description="Seconds between looks at a running generation.")
+    max_wait: float = Field(default=3600.0, gt=0, description="Seconds to wait for one shot.")
+    prices: Path | None = Field(default=None, description="A JSON price list in place of the built-in one.")
+
+
+def api_key_from_environment() -> str:
+    """`APIMODELS_API_KEY`, the name that the gateway's own client reads too; empty where it is not set."""
+    return os.environ.get("APIMODELS_API_KEY", "").strip()
+
+
+def base_url_from_environment() -> str:
+    """`APIMODELS_BASE_URL`, or the gateway's public address."""
+    return os.environ.get("APIMODELS_BASE_URL", "").strip() or DEFAULT_BASE_URL

@@ -1,0 +1,107 @@
+"""The studio as a block: an account, where its clips are kept, and its limits."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any, Self
+
+from prefect.blocks.core import Block
+from prefect.blocks.fields import SecretDict
+from prefect.settings import get_current_settings
+from pydantic import Field
+
+from prefect_kling.blocks.credentials import KlingCredentials
+from prefect_kling.blocks.environment import KlingEnvironment, base_url_from_environment
+from prefect_kling.clips import ClipStorage
+from prefect_kling.gateway.client import KlingClient
+from prefect_kling.gateway.prices import micro_usd
+from prefect_kling.settings import StudioSettings
+
+__all__ = ["KlingStudio"]
+
+
+class KlingStudio(Block):
+    """An account at the gateway with its clip storage and limits; every flow of prefect-kling takes one.
+
+    A field left at 0 or empty comes from `PREFECT_INTEGRATIONS_KLING_*`, else from the default its description names.
+
+    Example:
+        ```python
+        from prefect_kling import KlingStudio
+
+        studio = KlingStudio.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Kling Studio"
+    _block_type_slug = "kling-studio"
+    _documentation_url = "https://apimodels.app"  # type: ignore[assignment] # Prefect checks the text as a URL itself
+    _description = "An account at the Kling Omni-Video gateway, where its clips and films are kept, and its limits."
+
+    credentials: KlingCredentials = Field(description="The account that pays.")
+    storage_url: str = Field(
+        default="",
+        title="Storage URL",
+        description="Where clips and films are kept: a path as the worker sees it, or any fsspec URL such as "
+        "s3://bucket/films. Empty: the folder kling/storage in PREFECT_HOME.",
+    )
+    storage_options: SecretDict = Field(
+        default_factory=lambda: SecretDict({}),
+        title="Storage options",
+        description="Passed to fsspec for that URL: keys, endpoint, region. Stored encrypted.",
+    )
+    public_storage_url: str = Field(
+        default="",
+        title="Public storage URL",
+        description="Where a browser sees the storage; links in the UI begin with it. Empty: paths are shown.",
+    )
+    max_in_flight: int = Field(
+        default=0, ge=0, title="In flight", description="Generations running at once in one run. 0: 20."
+    )
+    budget_per_run: float = Field(
+        default=0, ge=0, title="Budget per run", description="USD that one run may spend at most. 0: no limit."
+    )
+    poll_interval: float = Field(
+        default=0,
+        ge=0,
+        title="Poll interval",
+        description="Seconds between looks at a running generation. 0: 5.",
+    )
+    max_wait: float = Field(default=0, ge=0, title="Longest wait", description="Seconds to wait for one shot. 0: 3600.")
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """A studio on `APIMODELS_API_KEY` and `PREFECT_INTEGRATIONS_KLING_*`, saved nowhere."""
+        return cls(credentials=KlingCredentials.from_environment())
+
+    def settings(self) -> StudioSettings:
+        """What this studio works with: the block's fields, then the environment, then the defaults."""
+        found = KlingEnvironment()
+        home = get_current_settings().home
+        budget = Decimal(str(self.budget_per_run)) if self.budget_per_run else found.budget_per_run
+        return StudioSettings(
+            api_key=self.credentials.api_key,
+            base_url=self.credentials.base_url or base_url_from_environment(),
+            account=self.credentials.account,
+            storage_url=self.storage_url or found.storage_url or str(home / "kling" / "storage"),
+            storage_options=self.storage_options.get_secret_value(),
+            public_storage_url=self.public_storage_url or found.public_storage_url,
+            max_in_flight=self.max_in_flight or found.max_in_flight,
+            budget_per_run=None if budget is None else micro_usd(budget),
+            poll_interval=self.poll_interval or found.poll_interval,
+            max_wait=self.max_wait or found.max_wait,
+            prices=found.prices,
+        )
+
+    def get_client(self, **options: Any) -> KlingClient:
+        """A client for the studio's account; see `KlingCredentials.get_client`."""
+        return self.credentials.get_client(**options)
+
+    def get_storage(self) -> ClipStorage:
+        """The studio's clip storage.
+
+        Raises:
+            KlingError: no driver for its URL.
+        """
+        settings = self.settings()
+        return ClipStorage(settings.storage_url, settings.storage_options)

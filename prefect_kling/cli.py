@@ -1,0 +1,387 @@
+"""The `prefect-kling` command: render, plan, schema, join, simulate.
+
+Exit codes: 0 done; 2 bad usage or document; 3 the gateway refused; 4 budget or credits; 5 an uncertain purchase waits
+for a decision; 6 media broken; 7 generation failed or timed out; 130 interrupted. Of several, the first in the order
+130, 5, 4, 3, 7, 6. `--json` prints one JSON document to stdout; words for people go to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import App, CycloptsError, Parameter
+from pydantic import SecretStr
+
+from prefect_kling.gateway.errors import (
+    BudgetExceeded,
+    GenerationFailed,
+    GenerationTimeout,
+    InsufficientCredits,
+    InvalidMedia,
+    KlingError,
+    PurchaseUncertain,
+    StoryboardError,
+    TaskNotFound,
+)
+from prefect_kling.terminal import announce, plan_table, progress_by_frames, watching
+
+if TYPE_CHECKING:
+    from prefect_kling.blocks import KlingStudio
+    from prefect_kling.flows.outcome import Rendering, ShotOutcome
+
+__all__ = ["exit_code", "main"]
+
+USAGE, REFUSED, MONEY, UNCERTAIN, MEDIA, GENERATION, INTERRUPTED = 2, 3, 4, 5, 6, 7, 130
+_ORDER: Final = (INTERRUPTED, UNCERTAIN, MONEY, REFUSED, GENERATION, MEDIA)
+_CODES: Final[dict[str, int]] = {
+    kind.__name__: code
+    for kind, code in (
+        (PurchaseUncertain, UNCERTAIN),
+        (BudgetExceeded, MONEY),
+        (InsufficientCredits, MONEY),
+        (InvalidMedia, MEDIA),
+        (GenerationFailed, GENERATION),
+        (GenerationTimeout, GENERATION),
+        (TaskNotFound, GENERATION),
+        (StoryboardError, USAGE),
+    )
+}
+
+app = App(
+    name="prefect-kling",
+    help="Storyboards in, finished films out, on Prefect.",
+    version_flags=["--version"],
+    result_action="return_value",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits with its code."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command line and returns its exit code."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        code = app(list(arguments), exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return USAGE
+    except KeyboardInterrupt:
+        announce("interrupted; clips that were finished are kept")
+        return INTERRUPTED
+    except KlingError as error:
+        announce(str(error))
+        return exit_code([type(error).__name__])
+    except OSError as error:
+        announce(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return USAGE
+    return code if isinstance(code, int) else 0
+
+
+def exit_code(errors: Iterable[str]) -> int:
+    """The code for errors, given by their class names; 0 without any.
+
+    What the gateway answered otherwise counts as refused, what this machine could not do (a full disk) as usage.
+    """
+    refusals = {kind.__name__ for kind in KlingError.__subclasses__()}
+    codes = {_CODES.get(name, REFUSED if name in refusals else USAGE) for name in errors}
+    return next((code for code in _ORDER if code in codes), USAGE if codes else 0)
+
+
+@app.command
+def render(
+    file: str,
+    /,
+    *,
+    out: Path | None = None,
+    simulate: bool = False,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    edition: str | None = None,
+    budget: Decimal | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Buy every shot of a storyboard and join the film.
+
+    Parameters
+    ----------
+    file
+        The storyboard: a path or URL, YAML or JSON.
+    out
+        Where to put the film besides the studio's storage.
+    simulate
+        Use the built-in simulator instead of the gateway: nothing is paid, no key is needed.
+    set_
+        A value for a `{{ name }}` in the document, as name=value; may be repeated.
+    edition
+        Names the folder of clips and film; "main" where it is not given.
+    budget
+        USD that this run may spend at most.
+    json
+        Print one JSON document to stdout.
+    """
+    variables = _variables(set_)
+    if budget is not None and not (budget.is_finite() and budget > 0):
+        raise StoryboardError(f"--budget has to be an amount in USD above zero, not {budget}")
+    if out is not None:
+        _writable(out)
+    begun = time.monotonic()
+    rendering = asyncio.run(_render(file, variables, out, simulate=simulate, edition=edition, budget=budget))
+    film = rendering.film
+    if json:
+        _print_json(_rendering_json(rendering, out))
+    if film is None:
+        announce(f"{rendering.title}: {rendering.sentence()}")
+        return exit_code(shot.error_type for shot in (*rendering.failures, rendering) if shot.error_type)
+    cost = "would have cost" if simulate else "cost"
+    announce(f"{rendering.title}: {len(rendering.shots)} clips, {film.seconds:.1f} s of film")
+    announce(f"It {cost} {rendering.usd:.2f} USD and took {time.monotonic() - begun:.0f} s")
+    announce(f"Film: {out.resolve() if out else film.path}")
+    return 0
+
+
+@app.command
+def plan(
+    file: str,
+    /,
+    *,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Show what a storyboard needs and would cost, without buying anything.
+
+    Parameters
+    ----------
+    file
+        The storyboard: a path or URL, YAML or JSON.
+    set_
+        A value for a `{{ name }}` in the document, as name=value; may be repeated.
+    json
+        Print one JSON document to stdout.
+    """
+    from prefect_kling.blocks import KlingStudio
+    from prefect_kling.flows.preparing import plan_document
+    from prefect_kling.storyboard.reader import read_storyboard
+
+    document = read_storyboard(file, variables=_variables(set_))
+    planned = asyncio.run(plan_document(document, KlingStudio.from_environment().settings()))
+    if json:
+        shots = [
+            {
+                "id": shot.id,
+                "status": "new",
+                "needs": list(shot.needs),
+                "model": shot.request.model,
+                "mode": shot.request.mode,
+                "seconds": shot.seconds,
+                "usd": float(shot.usd),
+                "usd_at_most": float(shot.upper_usd),
+                "warnings": list(shot.warnings),
+            }
+            for shot in planned.shots
+        ]
+        _print_json({"shots": shots, "usd": float(planned.usd), "usd_at_most": float(planned.upper_usd)})
+    else:
+        plan_table(planned)
+    return 0
+
+
+@app.command
+def schema() -> int:
+    """Print the JSON Schema of storyboards, for completion in an editor."""
+    from prefect_kling.storyboard.document import Storyboard
+
+    _print_json(Storyboard.model_json_schema())
+    return 0
+
+
+@app.command
+def join(*clips: Path, out: Path, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Join clips, in order, into one MP4 with a chapter each.
+
+    Parameters
+    ----------
+    clips
+        Video files, at least one.
+    out
+        The film to write.
+    json
+        Print one JSON document to stdout.
+    """
+    from prefect_kling.media.join import CutClip
+    from prefect_kling.media.join import join as join_files
+
+    if not clips:
+        raise StoryboardError("join needs at least one clip")
+    _writable(out)
+    cut = [CutClip(clip, clip.stem) for clip in clips]
+    with progress_by_frames() as on_progress:
+        film = asyncio.run(join_files(cut, out, on_progress=on_progress))
+    if json:
+        _print_json(
+            {
+                "film": str(film.path),
+                "frames": film.frames,
+                "seconds": float(film.seconds),
+                "sha256": film.sha256,
+                "method": film.method,
+                "reason": film.reason,
+            }
+        )
+    announce(f"{film.frames} frames, {float(film.seconds):.2f} s, by {film.method}: {film.reason}")
+    announce(f"Film: {film.path.resolve()}")
+    return 0
+
+
+@app.command
+def simulate(*, port: int = 0, seed: int | None = None, faults: str = "", seconds: float = 4.0) -> int:
+    """Serve a simulated gateway on this machine until interrupted.
+
+    Parameters
+    ----------
+    port
+        To listen on; 0 picks a free one.
+    seed
+        Decides pictures and faults; another one each time where it is not given.
+    faults
+        What goes wrong, such as `lost-answer=0.3,502=0.1`; see prefect_kling.simulator.faults.
+    seconds
+        How long a generation takes.
+    """
+    from prefect_kling.simulator.config import SimulatorConfig
+    from prefect_kling.simulator.server import serve
+
+    try:
+        config = SimulatorConfig(seed=seed, faults=faults, generation_seconds=seconds)
+    except ValueError as error:
+        raise StoryboardError(str(error)) from None
+    serve(config, port, announce=lambda url: print(url, flush=True))  # noqa: T201 - the URL is this command's output
+    return 0
+
+
+async def _render(
+    file: str,
+    variables: Mapping[str, str],
+    out: Path | None,
+    *,
+    simulate: bool,
+    edition: str | None,
+    budget: Decimal | None,
+) -> Rendering:
+    # Prefect's console would draw into our progress; its log lines still reach the UI.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    async with _studio(simulate) as studio:
+        from prefect_kling.flows.preparing import prepare
+        from prefect_kling.flows.storyboard import render_storyboard
+
+        # What is wrong with the document shows in a second; a Prefect server takes ten to start.
+        prepared = await prepare(file, studio, variables, budget=budget)
+        with watching(prepared.plan):
+            state: Any = await render_storyboard(
+                file,
+                studio,
+                variables=dict(variables),
+                edition=edition,
+                budget=None if budget is None else float(budget),
+                return_state=True,
+            )
+            rendering: Rendering = await state.aresult(raise_on_failure=False)
+        if isinstance(rendering, BaseException):
+            raise rendering
+        if rendering.film is not None and out is not None:
+            async with studio.get_storage().at_hand(rendering.film.path, sha256=rendering.film.sha256) as film:
+                await asyncio.to_thread(_copy, film, out)
+    return rendering
+
+
+@asynccontextmanager
+async def _studio(simulate: bool) -> AsyncIterator[KlingStudio]:
+    if not simulate:
+        from prefect_kling.blocks import KlingStudio
+
+        yield KlingStudio.from_environment()
+        return
+    from prefect_kling.simulator.child import simulator_child
+
+    async with simulator_child() as base_url:
+        from prefect.settings import get_current_settings
+
+        from prefect_kling.blocks import KlingCredentials, KlingStudio
+
+        yield KlingStudio(
+            credentials=KlingCredentials(api_key=SecretStr("simulator"), base_url=base_url, account="simulated"),
+            storage_url=str(get_current_settings().home / "kling" / "simulated"),
+            poll_interval=0.25,
+        )
+
+
+def _variables(pairs: Sequence[str]) -> dict[str, str]:
+    variables = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise StoryboardError(f"--set takes name=value, not {pair!r}")
+        variables[name.strip()] = value
+    return variables
+
+
+def _writable(out: Path) -> None:
+    """Finds out before any money is spent whether a film could be put there."""
+    if out.is_dir():
+        raise IsADirectoryError(21, "is a folder; name a file such as film.mp4", str(out))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise PermissionError(13, "cannot be written", str(out.parent))
+
+
+def _copy(film: Path, out: Path) -> None:
+    partial = out.with_name(f".{out.name}.part")
+    try:
+        shutil.copyfile(film, partial)
+        partial.replace(out)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rendering_json(rendering: Rendering, out: Path | None) -> dict[str, Any]:
+    film = rendering.film
+    return {
+        "title": rendering.title,
+        "film": None if film is None else str(out.resolve()) if out else film.path,
+        "frames": film.frames if film else None,
+        "seconds": film.seconds if film else None,
+        "usd": float(rendering.usd),
+        "shots": [_shot_json(shot) for shot in rendering.shots],
+    }
+
+
+def _shot_json(shot: ShotOutcome) -> dict[str, Any]:
+    return {
+        "id": shot.id,
+        "status": shot.status,
+        "usd": float(shot.usd),
+        "clip": shot.clip.path if shot.clip else None,
+        "sha256": shot.clip.sha256 if shot.clip else None,
+        "task_id": shot.clip.task_id if shot.clip else None,
+        "error": shot.error,
+        "blocked_by": list(shot.blocked_by),
+    }
+
+
+def _print_json(document: object) -> None:
+    print(jsonlib.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - what --json is for
+
+
+def _as_interrupt(_signum: int, _frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,191 @@
+"""Clips, and where they are kept: any folder or object store that fsspec can write.
+
+A file appears in storage whole or not at all: it is written under another name on the same disk and renamed, or put in
+one request where the store has no renaming.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from prefect_kling.gateway.errors import InvalidMedia, KlingError
+
+__all__ = ["Clip", "ClipStorage", "file_name"]
+
+RESULT_LIFE: Final = timedelta(days=7)
+RESULT_MARGIN: Final = timedelta(hours=6)
+"""A result that is about to vanish is no input: the next shot may wait in the gateway's queue for a while."""
+
+
+class Clip(BaseModel):
+    """The file that one take gave, in storage.
+
+    Every value is made for this clip alone: Prefect draws an arrow wherever the same object turns up again.
+
+    Attributes:
+        path: where it is kept: an absolute path, or a URL of the studio's storage.
+        sha256: of its bytes, hex.
+        bytes: its length.
+        seconds: how long it plays.
+        frames: how many it shows.
+        width: in pixels, as shown.
+        height: in pixels, as shown.
+        task_id: the gateway's task that made it.
+        url: where the gateway keeps it for 7 days.
+        url_expires_at: when `url` stops being safe to use, UTC.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    sha256: str
+    bytes: int
+    seconds: float
+    frames: int
+    width: int
+    height: int
+    task_id: str
+    url: str
+    url_expires_at: datetime
+
+    def live_url(self, now: datetime) -> str | None:
+        """Its URL at the gateway while the next shot can still use it, else None."""
+        return self.url if now < self.url_expires_at else None
+
+
+class ClipStorage:
+    """A studio's storage.
+
+    Args:
+        url: a local path or any fsspec URL (`s3://bucket/prefix`).
+        options: for fsspec's file system.
+
+    Raises:
+        KlingError: no file system is known for the URL, or its driver is not installed.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        from fsspec.core import url_to_fs
+
+        self.url = url
+        try:
+            self._fs, self._root = url_to_fs(
+                str(Path(url).expanduser()) if "://" not in url else url, **(options or {})
+            )
+        except (ValueError, ImportError) as error:
+            raise KlingError(f"The storage {url} cannot be used: {error}") from error
+        self._local = "file" in ([self._fs.protocol] if isinstance(self._fs.protocol, str) else self._fs.protocol)
+
+    def location(self, name: str) -> str:
+        """Where the file `name` (with `/` between folders) is or would be: an absolute path or a URL."""
+        path = f"{self._root.rstrip('/')}/{name}"
+        return path if self._local else str(self._fs.unstrip_protocol(path))
+
+    async def check(self) -> None:
+        """Writes, reads and removes a small file.
+
+        Raises:
+            OSError: that cannot be done, which is better known before anything is bought.
+        """
+        name = f".check-{uuid.uuid4().hex}"
+        async with self.incoming() as folder:
+            (folder / "check").write_bytes(b"prefect-kling")
+            await self.publish(folder / "check", name)
+        await asyncio.to_thread(self._fs.rm_file, self._path(self.location(name)))
+
+    @asynccontextmanager
+    async def incoming(self) -> AsyncIterator[Path]:
+        """A local folder to make a file in, removed at the end; on the same disk as a local storage."""
+        parent: Path | None = None
+        if self._local:
+            parent = Path(self._root) / ".incoming"
+            await asyncio.to_thread(parent.mkdir, parents=True, exist_ok=True)
+        folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="kling-", dir=parent))
+        try:
+            yield folder
+        finally:
+            # Also while being cancelled, so without awaiting anything.
+            shutil.rmtree(folder)
+
+    async def publish(self, file: Path, name: str) -> str:
+        """Moves a finished file of an `incoming` folder into storage, whole or not at all.
+
+        Returns:
+            Its location.
+        """
+        location = self.location(name)
+        await asyncio.to_thread(self._publish, file, location)
+        return location
+
+    def _publish(self, file: Path, location: str) -> None:
+        if not self._local:
+            self._fs.put_file(str(file), self._path(location))
+            return
+        target = Path(location)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())
+        file.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @asynccontextmanager
+    async def at_hand(self, location: str, *, sha256: str | None = None) -> AsyncIterator[Path]:
+        """A stored file as a local path, for as long as the block lasts; fetched where storage is not local.
+
+        Raises:
+            InvalidMedia: it is missing, or is not the file that `sha256` names.
+        """
+        async with self._copied(location) as path:
+            try:
+                found = await asyncio.to_thread(_sha256, path) if sha256 else None
+            except FileNotFoundError:
+                raise InvalidMedia(f"{location} is no longer in storage") from None
+            if found != sha256:
+                raise InvalidMedia(f"{location} is not the file that was stored: its sha256 has changed")
+            yield path
+
+    @asynccontextmanager
+    async def _copied(self, location: str) -> AsyncIterator[Path]:
+        if self._local:
+            yield Path(location)
+            return
+        async with self.incoming() as folder:
+            copy = folder / location.rsplit("/", 1)[-1]
+            try:
+                await asyncio.to_thread(self._fs.get_file, self._path(location), str(copy))
+            except FileNotFoundError:
+                raise InvalidMedia(f"{location} is no longer in storage") from None
+            yield copy
+
+    def _path(self, location: str) -> str:
+        return str(self._fs._strip_protocol(location))  # noqa: SLF001 - fsspec's own name for it, used by its drivers
+
+
+def file_name(text: str, *, most: int = 80) -> str:
+    """A part of a path made of text from outside (a task id, an edition): nothing but letters, digits and `._-`."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")
+    if safe == text and len(safe) <= most:
+        return safe
+    return f"{safe[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

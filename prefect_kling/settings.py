@@ -1,0 +1,45 @@
+"""What a studio works with, resolved: plain values without Prefect, so that every room can take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from prefect_kling.gateway.client import DEFAULT_BASE_URL
+
+__all__ = ["StudioSettings"]
+
+
+@dataclass(frozen=True)
+class StudioSettings:
+    """An account, where its clips are kept, and its limits.
+
+    Attributes:
+        api_key: of the gateway.
+        storage_url: where clips and films are kept: a path or any fsspec URL.
+        base_url: of the gateway's API.
+        account: a name for what the key pays from; it outlives the key.
+        storage_options: passed to fsspec (keys, endpoints); secret.
+        public_storage_url: where the storage can be seen from a browser, or empty.
+        max_in_flight: generations running at the gateway at once, of one run.
+        budget_per_run: micro-dollars that one run may spend, or None for no limit.
+        poll_interval: seconds, see `gateway.waiting`.
+        max_wait: seconds a shot is waited for, and a 429 is put up with.
+        prices: a price list in place of the built-in one.
+    """
+
+    api_key: SecretStr
+    storage_url: str
+    base_url: str = DEFAULT_BASE_URL
+    account: str = "main"
+    storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    public_storage_url: str = ""
+    max_in_flight: int = 20
+    budget_per_run: int | None = None
+    poll_interval: float = 5.0
+    max_wait: float = 3600.0
+    prices: Path | None = None

@@ -1,0 +1,139 @@
+"""What a person sees at the command line: live progress on a terminal, a line per event elsewhere, tables.
+
+All of it goes to stderr, but for the tables that a command exists to print.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from prefect_kling.flows.progress import Progress as ShotProgress
+    from prefect_kling.storyboard.plan import Plan
+
+__all__ = ["announce", "plan_table", "progress_by_frames", "watching"]
+
+_MARKS = {
+    "planned": "·",
+    "waiting": "·",
+    "buying": "$",
+    "generating": "▸",
+    "downloading": "↓",
+    "stored": "✓",
+    "failed": "✗",
+    "blocked": "-",
+}
+_MOST_ROWS = 30
+
+
+def announce(text: str) -> None:
+    """One line for a person."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the terminal is this module's business
+
+
+def plan_table(plan: Plan) -> None:
+    """Prints a plan to stdout: a row a shot, then the total."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("shot")
+    table.add_column("needs")
+    table.add_column("model")
+    table.add_column("mode")
+    table.add_column("s", justify="right")
+    table.add_column("USD", justify="right")
+    for shot in plan.shots:
+        needs = ", ".join([*shot.needs, *(i.source.rpartition("/")[2] for i in shot.inputs if i.kind == "file")])
+        table.add_row(
+            escape(shot.id), escape(needs), shot.request.model, shot.request.mode, str(shot.seconds), f"{shot.usd:.4f}"
+        )
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console.print(table)
+    most = f", at most {plan.upper_usd:.2f}" if plan.upper_usd != plan.usd else ""
+    seconds = sum(shot.seconds for shot in plan.shots)
+    console.print(f"{len(plan.shots)} shots, {seconds} s to generate, {plan.usd:.2f} USD{most}")
+    for shot in plan.shots:
+        for warning in shot.warnings:
+            announce(f"warning: {shot.id}: {warning}")
+
+
+@contextmanager
+def watching(plan: Plan) -> Iterator[None]:
+    """Shows the steps of runs started inside the block, in this process."""
+    from prefect_kling.flows.progress import watcher
+
+    announce(f"{len(plan.shots)} shots, about {plan.usd:.2f} USD; starting Prefect …")
+    if sys.stderr.isatty():
+        with _Board(plan).live() as show:
+            token = watcher.set(show)
+            try:
+                yield
+            finally:
+                watcher.reset(token)
+        return
+    begun = time.monotonic()
+
+    def line(step: ShotProgress) -> None:
+        if step.step not in ("planned", "waiting"):
+            announce(
+                f"{time.monotonic() - begun:6.1f} s  {step.shot or 'film':<16} {step.step:<12} {step.detail}".rstrip()
+            )
+
+    token = watcher.set(line)
+    try:
+        yield
+    finally:
+        watcher.reset(token)
+
+
+class _Board:
+    """Every shot with its latest step; of long storyboards those that moved last."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._rows = {shot.id: ("planned", f"{shot.usd:.2f} USD") for shot in plan.shots}
+        self._film = ""
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[ShotProgress], None]]:
+        from rich.live import Live
+
+        with Live(console=Console(stderr=True, highlight=False), get_renderable=self._draw, refresh_per_second=4):
+
+            def show(step: ShotProgress) -> None:
+                if not step.shot:
+                    self._film = f"{step.step} {step.detail}"
+                    return
+                if len(self._rows) > _MOST_ROWS:
+                    self._rows.pop(step.shot, None)
+                self._rows[step.shot] = (step.step, step.detail)
+
+            yield show
+
+    def _draw(self) -> RenderableType:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for shot, (step, detail) in list(self._rows.items())[-_MOST_ROWS:]:
+            table.add_row(_MARKS.get(step, ""), escape(shot), step, escape(detail))
+        if self._film:
+            table.add_row("▸", "film", escape(self._film), "")
+        return table
+
+
+@contextmanager
+def progress_by_frames() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar over frames on a terminal, nothing elsewhere; the block gets what `media.join` calls as `on_progress`."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task("joining", total=None)
+        yield lambda done, total: bar.update(row, completed=done, total=total)

@@ -1,0 +1,65 @@
+"""What the tasks hand on to each other.
+
+Prefect draws an arrow wherever an object that one task returned turns up in another's arguments, down to the values
+inside. So these hold nothing but values that were made by the task itself: no field of a request, no default.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["Film", "Generated", "Hosted", "Still", "Submitted"]
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Submitted(_Result):
+    """A generation that was bought: the gateway's task id."""
+
+    task_id: str
+
+
+class Generated(_Result):
+    """A completed generation: its task id, where its result lies, and when that stops being safe to use, UTC."""
+
+    task_id: str
+    url: str
+    url_expires_at: datetime
+
+
+class Still(_Result):
+    """A frame of a clip, in storage: its location and its media type."""
+
+    path: str
+    media_type: str
+
+
+class Hosted(_Result):
+    """A file that the gateway hosts: its URL, gone after 7 days."""
+
+    url: str
+
+
+class Film(_Result):
+    """A joined film in storage.
+
+    Attributes:
+        path: its location: an absolute path or a URL of the studio's storage.
+        frames, seconds, width, height, bytes, sha256: what it is, as verified before it got its name.
+        method: `copy` or `encode`.
+        reason: why that method, in words.
+    """
+
+    path: str
+    frames: int
+    seconds: float
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    method: str
+    reason: str

@@ -1,4 +1,8 @@
-"""What every room's tests can ask for: the table of raw request bodies and what gateway.md says about each."""
+"""What every room's tests can ask for.
+
+The table of raw request bodies and what gateway.md says about each; a Prefect server for the session; a simulator, and
+a studio on it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,18 @@ import base64
 import functools
 import io
 import json
+import os
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from prefect_kling import KlingStudio
+    from prefect_kling.simulator.server import Running
+
+# Imports are inside the fixtures: most rooms' tests need neither Prefect nor the simulator.
 
 _TABLE = json.loads((Path(__file__).parent / "gateway" / "raw_bodies.json").read_text("utf-8"))
 _ROWS: list[dict[str, Any]] = _TABLE["rows"]
@@ -60,3 +72,45 @@ def _image(kind: str, width: int, height: int, size: int = 0) -> str:
     file = io.BytesIO()
     Image.new("RGB", (width, height), "teal").save(file, kind)
     return base64.b64encode(file.getvalue().ljust(size, b"\0")).decode("ascii")
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[str]:
+    """The API URL of a Prefect server with a database of its own, which flows of this process use."""
+    from prefect.settings import get_current_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=90):
+        url = get_current_settings().api.url
+        assert url is not None
+        yield url
+
+
+@pytest.fixture
+def server_environment(prefect_server: str, tmp_path: Path) -> dict[str, str]:
+    """An environment for child processes that use the session's Prefect server and a home of their own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "APIMODELS_"))}
+    return kept | {"PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(tmp_path / "prefect"), "NO_COLOR": "1"}
+
+
+@pytest.fixture
+async def simulator() -> AsyncIterator[Running]:
+    """A simulated gateway that is quick and draws small pictures."""
+    from prefect_kling.simulator.config import SimulatorConfig
+    from prefect_kling.simulator.server import running
+
+    async with running(SimulatorConfig(seed=1, generation_seconds=0.2, shrink=8)) as server:
+        yield server
+
+
+@pytest.fixture
+def studio(simulator: Running, tmp_path: Path) -> KlingStudio:
+    """A studio at the simulator, with storage of its own."""
+    from prefect_kling import KlingCredentials, KlingStudio
+
+    return KlingStudio(
+        credentials=KlingCredentials(api_key="sk-studio-5be2c9", base_url=simulator.base_url),
+        storage_url=str(tmp_path / "storage"),
+        poll_interval=0.05,
+        max_wait=60,
+    )

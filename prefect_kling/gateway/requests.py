@@ -6,6 +6,7 @@ fields are in `rules`.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, model_validator
@@ -91,6 +92,14 @@ def _checked_callback(value: str, info: ValidationInfo) -> str:
     return _checked_url(value, info, https_only=True)
 
 
+def _json_object(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PydanticCustomError("json", "it cannot be sent as JSON: {reason}", {"reason": str(error)}) from error
+    return value
+
+
 def _short(value: str) -> str:
     return repr(value if len(value) <= 120 else f"{value[:100]}… ({len(value):,} characters)")
 
@@ -153,7 +162,7 @@ class OmniVideoRequest(_Part):
         Annotated[str, StringConstraints(max_length=MAX_CALLBACK_URL), AfterValidator(_checked_callback)] | None
     ) = None
     external_task_id: str | None = None
-    watermark_info: dict[str, Any] | None = None
+    watermark_info: Annotated[dict[str, Any], AfterValidator(_json_object)] | None = None
 
     @model_validator(mode="after")
     def _apply_rules(self) -> Self:

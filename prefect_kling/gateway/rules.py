@@ -78,7 +78,8 @@ def _counts(r: OmniVideoRequest) -> Iterator[Broken]:
     most = 4 if r.video_list else 7
     if inputs > most:
         with_video = " beside a video" if r.video_list else ""
-        yield Broken("image_list", "6", f"at most {most} images and elements together{with_video}, not {inputs}")
+        field = "image_list" if r.image_list else "element_list"
+        yield Broken(field, "6", f"at most {most} images and elements together{with_video}, not {inputs}")
 
 
 def _elements_with_frames(r: OmniVideoRequest) -> Iterator[Broken]:

@@ -80,10 +80,14 @@ def prefect_server() -> Iterator[str]:
     from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=90):
-        url = get_current_settings().api.url
-        assert url is not None
-        yield url
+    with pytest.MonkeyPatch.context() as patch:
+        # Tests talk to nobody but this machine.
+        patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        patch.setenv("DO_NOT_TRACK", "1")
+        with prefect_test_harness(server_startup_timeout=90):
+            url = get_current_settings().api.url
+            assert url is not None
+            yield url
 
 
 @pytest.fixture

@@ -57,7 +57,13 @@ async def test_a_studio_survives_saving_and_loading(tmp_path: Path) -> None:
 
 def test_neither_block_shows_its_secrets(studio: KlingStudio) -> None:
     secret = KlingStudio(credentials=studio.credentials, storage_options={"secret": KEY})
-    for text in (repr(secret), str(secret), secret.model_dump_json(), repr(secret.settings()), repr(secret.get_client())):
+    for text in (
+        repr(secret),
+        str(secret),
+        secret.model_dump_json(),
+        repr(secret.settings()),
+        repr(secret.get_client()),
+    ):
         assert KEY not in text
 
 

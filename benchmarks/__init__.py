@@ -1,0 +1,1 @@
+"""Measured comparisons, printed as a table by `make bench`. Not tests: nothing here passes or fails."""

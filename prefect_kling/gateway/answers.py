@@ -163,7 +163,7 @@ def retry_after(headers: Mapping[str, str], *, now: datetime) -> float | None:
         return min(float(value), MAX_RETRY_AFTER)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if at.tzinfo is None:
         at = at.replace(tzinfo=UTC)
@@ -219,10 +219,14 @@ def _describe(headers: Mapping[str, str], text: str) -> str:
 
 
 def _result_urls(data: Mapping[str, Any]) -> tuple[str, ...]:
-    urls = data.get("resultUrls")
+    urls = _urls(data.get("resultUrls"))
     if not urls and isinstance(data.get("resultJson"), str):
-        urls = (_envelope(data["resultJson"]) or {}).get("resultUrls")
-    return tuple(url for url in urls if isinstance(url, str) and url) if isinstance(urls, list) else ()
+        urls = _urls((_envelope(data["resultJson"]) or {}).get("resultUrls"))
+    return urls
+
+
+def _urls(value: object) -> tuple[str, ...]:
+    return tuple(url for url in value if isinstance(url, str) and url) if isinstance(value, list) else ()
 
 
 def _text(value: object) -> str | None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import json
+import html
 import logging
 import random
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +20,6 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import quote
 
 import httpx
 from pydantic import SecretStr
@@ -105,9 +105,8 @@ class KlingClient:
             raise AuthenticationFailed("There is no API key: set APIMODELS_API_KEY or fill in the credentials block")
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise AuthenticationFailed("The API key has characters that no key has; was something else pasted?")
-        self.base_url = base_url.rstrip("/")
-        if not self.base_url.lower().startswith(("http://", "https://")):
-            raise InvalidRequest(f"The gateway's base URL has to begin with https://, not {self.base_url[:80]!r}")
+        self._echo = _echo(self._key)
+        self.base_url = _checked_base(base_url)
         self.loopback = is_loopback_url(self.base_url)
         self._attempts = attempts
         self._patience = patience
@@ -180,13 +179,13 @@ class KlingClient:
             try:
                 return await self._create_once(body)
             except RateLimited as error:
-                delay = backoff(attempt, self._rand) if error.retry_after is None else error.retry_after
+                delay = self._pause(attempt, error)
                 if self._clock() - begun + delay > self._patience:
                     raise
             except GatewayUnavailable:
                 if attempt >= self._attempts:
                     raise
-                delay = backoff(attempt, self._rand)
+                delay = self._pause(attempt)
             await self._sleep(delay)
 
     async def _create_once(self, body: dict[str, Any]) -> Task:
@@ -194,6 +193,7 @@ class KlingClient:
             async with asyncio.timeout(CREATE_SECONDS):
                 response = await self._creates.post(f"{self.base_url}/video/generations", json=body)
         except httpx.TransportError as error:
+            self._hide_in(error)
             if never_sent(error):
                 raise GatewayUnavailable(
                     f"The gateway at {self.base_url} cannot be reached ({_said(error)}); nothing was bought"
@@ -242,9 +242,11 @@ class KlingClient:
         """What the account has: `GET /balance`."""
         data = await self._get("/balance")
         try:
-            amounts = [Decimal(str(data.get(name, 0))) for name in ("balance", "total", "frozen")]
+            amounts = [Decimal(str(data.get(name))) for name in ("balance", "total", "frozen")]
         except InvalidOperation as error:
             raise GatewayUnavailable("The gateway's balance is no number") from error
+        if not all(amount.is_finite() for amount in amounts):
+            raise GatewayUnavailable("The gateway's balance is no number")
         return Balance(*amounts)
 
     async def models(self) -> tuple[str, ...]:
@@ -266,6 +268,7 @@ class KlingClient:
             try:
                 return await send()
             except (httpx.TransportError, httpx.DecodingError) as error:
+                self._hide_in(error)
                 failure: KlingError = GatewayUnavailable(
                     f"The gateway at {self.base_url} cannot be reached ({_said(error)})"
                 )
@@ -274,15 +277,59 @@ class KlingClient:
                 failure = error
             if attempt >= self._attempts:
                 raise failure
-            asked = failure.retry_after if isinstance(failure, RateLimited) else None
-            await self._sleep(backoff(attempt, self._rand) if asked is None else asked)
+            await self._sleep(self._pause(attempt, failure))
+
+    def _pause(self, attempt: int, failure: KlingError | None = None) -> float:
+        asked = failure.retry_after if isinstance(failure, RateLimited) else None
+        # Never less than the backoff: `Retry-After: 0` is no leave to knock without a pause.
+        return max(backoff(attempt, self._rand), asked or 0.0)
 
     def _read(self, response: httpx.Response) -> dict[str, Any]:
         # The gateway may echo what it was sent; the key leaves here before anything can quote it.
-        text = response.text
-        for form in (self._key, json.dumps(self._key)[1:-1], quote(self._key, safe="")):
-            text = text.replace(form, "***")
-        return read_data(response.status_code, response.headers, text, now=datetime.now(UTC))
+        text = self._hide(response.content.decode("utf-8", "replace"))  # JSON is UTF-8, whatever the headers claim
+        headers = {name: self._hide(value) for name, value in response.headers.items()}
+        return read_data(response.status_code, headers, text, now=datetime.now(UTC))
+
+    def _hide(self, text: str) -> str:
+        return self._echo.sub("***", text) if self._echo else text
+
+    def _hide_in(self, error: BaseException | None) -> None:
+        """A broken answer is quoted by the errors about it, down to the parser's."""
+        while error is not None:
+            error.args = tuple(self._hide(part) if isinstance(part, str) else part for part in error.args)
+            error = error.__cause__ or error.__context__
+
+
+def _echo(key: str) -> re.Pattern[str] | None:
+    """What the key looks like where it is quoted: plain, or with signs escaped as JSON, URLs and HTML do.
+
+    What is shorter than eight signs is no secret, and hiding it would garble task ids and field names.
+    """
+    if len(key) < 8:
+        return None
+    signs = []
+    for sign in key:
+        code = f"{ord(sign):02x}"
+        # Any number of backslashes: JSON is quoted inside JSON (`param`, `resultJson`).
+        forms = [r"\\+" if sign == "\\" else rf"\\*{re.escape(sign)}", rf"(?i:\\+u00{code})", f"(?i:%{code})"]
+        if html.escape(sign) != sign:
+            forms.append(re.escape(html.escape(sign)))
+        signs.append(f"(?:{'|'.join(forms)})")
+    return re.compile("".join(signs))
+
+
+def _checked_base(url: str) -> str:
+    base = url.strip().rstrip("/")
+    try:
+        parts = httpx.URL(base)
+        whole = parts.host and 0 < (parts.port or 1) < 65536 and not any(sign.isspace() for sign in base)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise InvalidRequest(f"The gateway's base URL is no URL: {error}") from None
+    if parts.userinfo:
+        raise InvalidRequest("The gateway's base URL may hold no user name and password: the key is what it asks for")
+    if parts.scheme not in ("http", "https") or not whole or parts.query or parts.fragment:
+        raise InvalidRequest(f"The gateway's base URL has to look like {DEFAULT_BASE_URL}, not {base[:80]!r}")
+    return base
 
 
 def _said(error: Exception) -> str:

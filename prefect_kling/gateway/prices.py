@@ -88,7 +88,7 @@ def estimate_cost(
     if request.sound == "on":
         rate = table.sound
     elif _keeps_sound(request) == "yes":
-        rate = table.keep_original_sound or table.plain
+        rate = table.plain if table.keep_original_sound is None else table.keep_original_sound
     return rate * billed_seconds(request, input_seconds)
 
 
@@ -105,7 +105,7 @@ def upper_cost(
     if request.sound == "on":
         rate = table.sound
     elif request.video_list and _keeps_sound(request) != "no":
-        rate = max(table.plain, table.keep_original_sound or table.sound)
+        rate = max(table.plain, table.sound if table.keep_original_sound is None else table.keep_original_sound)
     return rate * billed_seconds(request, input_seconds)
 
 
@@ -124,10 +124,14 @@ def micro_usd(usd: Decimal) -> int:
     Raises:
         ValueError: the amount is finer than a micro-dollar; rounding money is never silent.
     """
-    micro = usd * 1_000_000
-    if micro != micro.to_integral_value():
+    if not usd.is_finite():
+        raise ValueError(f"{usd} USD is no amount of money")
+    # By integers: Decimal's own arithmetic rounds to 28 digits.
+    dollars, parts = usd.as_integer_ratio()
+    micro, rest = divmod(dollars * 1_000_000, parts)
+    if rest:
         raise ValueError(f"{usd} USD is no whole number of micro-dollars")
-    return int(micro)
+    return micro
 
 
 def _keeps_sound(request: OmniVideoRequest) -> str | None:

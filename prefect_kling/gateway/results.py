@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import random
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from prefect_kling.gateway.errors import GatewayUnavailable, InvalidMedia, TaskN
 __all__ = ["Fetched", "fetch"]
 
 MAX_RESULT_BYTES: Final = 2 * 1024**3
-_CHUNK: Final = 1024 * 1024
+_SPAN: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
 _TIMEOUT: Final = httpx.Timeout(connect=10.0, pool=10.0, write=10.0, read=60.0)
 
 
@@ -66,19 +67,20 @@ async def fetch(
         InvalidMedia: it is larger than 2 GiB.
         OSError: the file cannot be written.
     """
+    file = to.open("wb")  # before the `try`: a file that may not be written is not removed either
     done = False
     try:
-        async with httpx.AsyncClient(
-            transport=transport,
-            timeout=_TIMEOUT,
-            follow_redirects=True,
-            trust_env=not is_loopback_url(url),
-            verify=tls(),
-            headers={"Accept-Encoding": "identity"},
-        ) as client:
-            with to.open("wb") as file:
+        with file:
+            async with httpx.AsyncClient(
+                transport=transport,
+                timeout=_TIMEOUT,
+                follow_redirects=True,
+                trust_env=not is_loopback_url(url),
+                verify=tls(),
+                headers={"Accept-Encoding": "identity"},
+            ) as client:
                 await _fill(client, url, _Partial(file.fileno()), attempts, sleep, rand)
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
         fetched = await asyncio.to_thread(_measure, to)
         done = True
         return fetched
@@ -93,7 +95,17 @@ class _Partial:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.length = 0
+        self.reached = 0
         self.version: str | None = None
+
+    def expect(self, start: int | None, version: str | None) -> None:
+        """Makes ready for bytes from `start` on, of this version; begins again where they do not fit what is here."""
+        if start != self.length or (start and version not in (None, self.version)):
+            self.begin_again()
+        if start != self.length:
+            raise _Broken("the bytes that came are not those that were asked for")
+        if start == 0:
+            self.version = version
 
     def begin_again(self) -> None:
         os.ftruncate(self.descriptor, 0)
@@ -105,6 +117,7 @@ class _Partial:
         while view:
             view = view[os.write(self.descriptor, view) :]
         self.length += len(chunk)
+        self.reached = max(self.reached, self.length)
 
 
 async def _fill(
@@ -115,13 +128,16 @@ async def _fill(
     sleep: Callable[[float], Awaitable[None]],
     rand: Callable[[], float],
 ) -> None:
-    failures = 0
+    failures = most = 0
     while True:
-        before = partial.length
         try:
             return await _transfer(client, url, partial)
-        except (httpx.TransportError, httpx.DecodingError, _Broken) as error:
-            failures = 1 if partial.length > before else failures + 1
+        except httpx.InvalidURL as error:
+            raise GatewayUnavailable(f"The gateway named a result URL that is none: {error}") from error
+        except (httpx.RequestError, _Broken) as error:
+            # Measured against the longest part so far: a server that begins again may bring less, then more.
+            failures = 1 if partial.reached > most else failures + 1
+            most = partial.reached
             if failures >= attempts:
                 reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 raise GatewayUnavailable(
@@ -138,14 +154,14 @@ async def _transfer(client: httpx.AsyncClient, url: str, partial: _Partial) -> N
         if response.status_code == 416:
             partial.begin_again()
         _refuse(response)
-        if response.status_code != 206 or _starts_at(response) != partial.length:
-            partial.begin_again()
-        partial.version = _strong_version(response)
-        expected = _whole_length(response, partial.length)
-        async for chunk in response.aiter_bytes(_CHUNK):
+        start, expected = _span(response)
+        partial.expect(start, _strong_version(response))
+        if expected is not None and expected > MAX_RESULT_BYTES:
+            raise _too_large()
+        async for chunk in response.aiter_bytes():  # as they come: whole blocks would lose the last one to a break
             partial.append(chunk)
             if partial.length > MAX_RESULT_BYTES:
-                raise InvalidMedia(f"The result is larger than {MAX_RESULT_BYTES / 1024**3:g} GiB; no clip is")
+                raise _too_large()
     if expected is not None and partial.length != expected:
         got = partial.length
         if got > expected:
@@ -161,20 +177,29 @@ def _refuse(response: httpx.Response) -> None:
         raise _Broken(f"HTTP {status}")
 
 
-def _starts_at(response: httpx.Response) -> int | None:
-    unit, _, span = response.headers.get("content-range", "").partition(" ")
-    start = span.partition("-")[0]
-    return int(start) if unit.lower() == "bytes" and start.isdigit() else None
+def _too_large() -> InvalidMedia:
+    return InvalidMedia(f"The result is larger than {MAX_RESULT_BYTES / 1024**3:g} GiB; no clip is")
 
 
-def _whole_length(response: httpx.Response, have: int) -> int | None:
+def _span(response: httpx.Response) -> tuple[int | None, int | None]:
+    """Where an answer's bytes begin, None where that is not said, and how long the whole is, None where unknown.
+
+    A part may end before the whole does: its own length says nothing about the whole.
+    """
+    if response.status_code == 206:
+        found = _SPAN.fullmatch(response.headers.get("content-range", "").strip())
+        if found is None:
+            return None, None
+        start, end, whole = found.groups()
+        return int(start), int(end) + 1 if whole == "*" else int(whole)
     length = response.headers.get("content-length", "")
-    return have + int(length) if length.isdigit() and "content-encoding" not in response.headers else None
+    return 0, int(length) if length.isdigit() and "content-encoding" not in response.headers else None
 
 
 def _strong_version(response: httpx.Response) -> str | None:
     etag = response.headers.get("etag", "")
-    return etag if etag.startswith('"') else None
+    # Places in an encoded answer are not places in the file.
+    return etag if etag.startswith('"') and "content-encoding" not in response.headers else None
 
 
 def _measure(path: Path) -> Fetched:

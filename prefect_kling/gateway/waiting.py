@@ -25,7 +25,7 @@ from prefect_kling.gateway.errors import (
 __all__ = ["poll_delays", "wait_for"]
 
 NOT_FOUND_IS_BELIEVED_AFTER: Final = 300.0
-"""Seconds from the start of a wait; a task that was just accepted may not be readable everywhere yet."""
+"""Seconds, from the start of a wait or the last good answer; a new task may not be readable everywhere yet."""
 ODD_ANSWERS: Final = 3
 _logger = logging.getLogger(__name__)
 
@@ -75,11 +75,19 @@ async def wait_for(
         GatewayUnavailable: it reports, again and again, a state that nobody knows or a result without URL.
     """
     begun, state, odd = clock(), None, 0
+    missing_since: float | None = 0.0
     for delay in poll_delays(poll_interval, rand):
         await sleep(max(0.0, min(delay, max_wait - (clock() - begun))))
         waited = clock() - begun
-        task = await _ask(client, task_id, waited >= min(NOT_FOUND_IS_BELIEVED_AFTER, max_wait), logger)
+        try:
+            task = await _ask(client, task_id, logger)
+        except TaskNotFound:
+            missing_since = waited if missing_since is None else missing_since
+            if waited - missing_since >= NOT_FOUND_IS_BELIEVED_AFTER:
+                raise
+            task = None
         if task is not None:
+            missing_since = None
             if task.state != state and on_state is not None:
                 await on_state(task)
             state = task.state
@@ -94,16 +102,10 @@ async def wait_for(
 
 
 async def _ask(
-    client: KlingClient,
-    task_id: str,
-    believe_not_found: bool,
-    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    client: KlingClient, task_id: str, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
 ) -> Task | None:
     try:
         return await client.get(task_id)
-    except TaskNotFound:
-        if believe_not_found:
-            raise
     except (GatewayUnavailable, RateLimited) as error:
         logger.warning("No news of task %s: %s", task_id, error)
     return None

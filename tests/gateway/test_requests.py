@@ -241,7 +241,7 @@ def test_changing_a_body_changes_no_request() -> None:
     [(None, False, False), ("base", True, False), ("feature", False, True), ("unsaid", True, False)],
 )
 def test_a_video_is_base_unless_called_feature(video: str | None, base: bool, feature: bool) -> None:
-    videos = [] if video is None else [VIDEO | {"refer_type": None if video == "unsaid" else video}]
+    videos = [] if video is None else [{**VIDEO, "refer_type": None if video == "unsaid" else video}]
     request = OmniVideoRequest.model_validate({**TEXT, "video_list": videos})
     assert (request.base_video is not None, request.feature_video is not None) == (base, feature)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from prefect_kling.simulator.planes import Bytes, Floats, Planes, ycc
 
-__all__ = ["BALL_RGB", "Ball", "draw_ball", "find_ball", "radius", "start_ball", "step"]
+__all__ = ["BALL_RGB", "Ball", "ball_at", "draw_ball", "find_ball", "radius", "start_ball", "step"]
 
 BALL_RGB = (255.0, 186.0, 62.0)
 HALO_REACH = 4.0

@@ -11,7 +11,7 @@ from prefect_kling.simulator.palette import Palette
 from prefect_kling.simulator.planes import Floats
 from prefect_kling.simulator.scene import Scene
 
-__all__ = ["paint_figure", "paint_things"]
+__all__ = ["paint_element", "paint_figure", "paint_prints", "paint_things"]
 
 Point = tuple[float, float]
 OVERSAMPLED = 3
@@ -115,8 +115,6 @@ def _lighthouse(rgb: Floats, palette: Palette, scene: Scene, horizon: float, cha
     pen.fill([(0.05, -0.048), (0.075, -0.084), (0.145, -0.088), (0.17, -0.054)], dark)
     if lit:
         pen.fill([(0.1, -0.022), (0.1, -0.04), (0.116, -0.041), (0.116, -0.023)], LAMPLIGHT, 0.9)
-    aspect = rgb.shape[1] / rgb.shape[0]
-    del aspect
     return at_u, foot - tall - 0.027
 
 
@@ -166,3 +164,27 @@ def paint_figure(rgb: Floats, feet: Point, colour: Floats, rim: Floats, *, lamp:
         pen.fill([(a * s, b * s) for a, b in arm], colour)
         pen.fill([(-0.33 * s, -0.5 * s), (-0.25 * s, -0.5 * s), (-0.26 * s, -0.37 * s), (-0.32 * s, -0.37 * s)], colour)
         pen.disc(-0.29 * s, -0.43 * s, 0.035 * s, LAMPLIGHT)
+
+
+def paint_element(rgb: Floats, element_id: int, number: int) -> None:
+    """An element of the request: somebody in the foreground, in a colour of the element's own."""
+    hue = (element_id * 0.618) % 1 * 2 * math.pi
+    colour = np.array([0.5 + 0.4 * math.cos(hue + shift) for shift in (0.0, 2.1, 4.2)], np.float32)
+    paint_figure(rgb, (0.14 + 0.1 * number, 0.86), colour * 0.75, colour * 0.3 + 0.7, lamp=False, tall=0.24)
+
+
+def paint_prints(rgb: Floats, pictures: list[Floats]) -> None:
+    """Further reference images: small prints along the lower left, each with a white edge."""
+    height, width, _ = rgb.shape
+    tall = round(0.19 * height)
+    top = round(0.66 * height)
+    left = round(0.03 * width)
+    for picture in pictures:
+        wide = round(tall * picture.shape[1] / picture.shape[0])
+        edge = max(2, height // 180)
+        small = Image.fromarray((picture * 255).astype(np.uint8)).resize((wide, tall), Image.Resampling.LANCZOS)
+        if left + wide + 2 * edge > width:
+            return
+        rgb[top - edge : top + tall + edge, left - edge : left + wide + edge] = 0.93
+        rgb[top : top + tall, left : left + wide] = np.asarray(small, np.float32) / 255
+        left += wide + 4 * edge

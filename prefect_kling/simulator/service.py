@@ -40,7 +40,10 @@ from prefect_kling.simulator.life import (
 )
 from prefect_kling.simulator.multipart import Part
 from prefect_kling.simulator.order import order_for
+from prefect_kling.simulator.render import render
+from prefect_kling.simulator.standin import stand_in_image, stand_in_video
 from prefect_kling.simulator.store import Store, Stored
+from prefect_kling.simulator.trace import Remembered
 
 __all__ = ["Refusal", "Service"]
 
@@ -88,6 +91,7 @@ class Service:
         self.callbacks: Counter[str] = Counter()
         self.closing = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self._remembered = Remembered()
 
     async def __aenter__(self) -> Service:
         self._directory = tempfile.TemporaryDirectory(prefix="kling-simulator-", ignore_cleanup_errors=True)
@@ -226,8 +230,6 @@ class Service:
         task.become("failed", at=now)
 
     def _render(self, task: SimulatedTask, inputs: FetchedInputs, media: MediaSpec) -> tuple[Path, float]:
-        from prefect_kling.simulator.render import render  # brings PyAV and numpy, which a start need not wait for
-
         path = self.results.directory / f"{task.task_id}.mp4"
         order = order_for(
             task.request,
@@ -238,11 +240,12 @@ class Service:
             barcode=self.config.barcode,
             shrink=self.config.shrink,
         )
-        return path, render(order, path)
+        continued = self._remembered.find(order.first_frame) if order.first_frame is not None else None
+        rendered = render(order, path, continued)
+        self._remembered.add(rendered.last, rendered.trace)
+        return path, rendered.seconds
 
     def _stand_in(self, kind: str, url: str, path: Path) -> None:
-        from prefect_kling.simulator.standin import stand_in_image, stand_in_video  # as above
-
         making = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         if kind == "image":
             stand_in_image(url, making)

@@ -6,7 +6,7 @@ import numpy as np
 
 from prefect_kling.simulator.planes import Floats
 
-__all__ = ["chord"]
+__all__ = ["chord", "silence"]
 
 # A pentatonic scale never sounds wrong beside another clip's chord.
 SCALE = (0, 2, 4, 7, 9)
@@ -29,3 +29,8 @@ def chord(chance: np.random.Generator, seconds: float, rate: int) -> Floats:
         channels.append(channel)
     edge = np.clip(np.minimum(t, t[::-1]) / FADE_SECONDS, 0, 1) if t.size else t
     return (0.32 * np.stack(channels) * edge).astype(np.float32)
+
+
+def silence(seconds: float, rate: int) -> Floats:
+    """Stereo samples of nothing."""
+    return np.zeros((2, round(seconds * rate)), np.float32)

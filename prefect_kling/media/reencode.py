@@ -7,6 +7,8 @@ is always made by sound.py, so that a film sounds the same whichever way its pic
 from __future__ import annotations
 
 import errno
+import os
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -87,7 +89,17 @@ def graph_command(clips: Sequence[MediaFacts], target: Target, out: Path) -> lis
         or "0",
         protocol_whitelist="file",
     )
-    everywhere = ("-nostdin", "-hide_banner", "-loglevel", "error", "-xerror", "-progress", "pipe:1", "-nostats")
+    everywhere = (
+        "-nostdin",
+        "-hide_banner",
+        "-loglevel",
+        "error",
+        "-xerror",
+        "-progress",
+        "pipe:1",
+        "-stats_period",
+        "0.2",
+    )
     command: list[str] = ffmpeg.compile(
         output.global_args(*everywhere), cmd=imageio_ffmpeg.get_ffmpeg_exe(), overwrite_output=True
     )
@@ -156,6 +168,7 @@ async def reencode(clips: Sequence[MediaFacts], target: Target, out: Path, on_fr
     if ended.status == 0:
         return
     said = ended.stderr.strip().splitlines()[-8:]
-    if any("No space left on device" in line for line in said):
-        raise OSError(errno.ENOSPC, "The film cannot be written: no space left on device")
+    for full in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if ended.status == -signal.SIGXFSZ or any(os.strerror(full) in line for line in said):
+            raise OSError(full, f"The film cannot be written: {os.strerror(full)}")
     raise InvalidMedia(f"The clips cannot be encoded: ffmpeg {ended.why}. It said: {' / '.join(said) or 'nothing'}.")

@@ -123,4 +123,4 @@ def _faded(blocks: Iterator[Block]) -> Iterator[Block]:
             yield held[:, :-FADE]
             held = held[:, -FADE:]
     if held.shape[1]:
-        yield held * ramp[::-1][-held.shape[1] :]
+        yield held * ramp[::-1][-held.shape[1] :].astype(np.float32)

@@ -80,11 +80,27 @@ def splice(
         InvalidMedia: a clip changed since it was probed, or its sound cannot be decoded.
         OSError: the film cannot be written.
     """
-    rate = pictures[0].video.frame_rate
     chapters = _chapters(scenes)
+    try:
+        _splice(pictures, scenes, chapters, out, checkpoint, on_frames)
+    except av.FFmpegError as error:
+        # Whatever reading raised is InvalidMedia by now; what is left comes from the muxer and the encoder.
+        raise OSError(error.errno, f"The film cannot be written: {error.strerror}") from error
+    return chapters
+
+
+def _splice(
+    pictures: Sequence[MediaFacts],
+    scenes: Sequence[Scene],
+    chapters: Sequence[Chapter],
+    out: Path,
+    checkpoint: Checkpoint,
+    on_frames: Callable[[int], None],
+) -> None:
+    rate = pictures[0].video.frame_rate
     with ExitStack() as stack:
         film = stack.enter_context(av.open(f"file:{out}", "w", format="mp4", container_options=CONTAINER_OPTIONS))
-        template = stack.enter_context(_opened(pictures[0].path))
+        template = stack.enter_context(_opened(pictures[0]))
         track = _picture_track(film, template, pictures[0])
         sound: AudioStream | None = None
         blocks: Iterator[Block] = iter(())
@@ -102,18 +118,17 @@ def splice(
         for shown, packet in enumerate(_film_packets(pictures), 1):
             checkpoint()
             packet.stream = track
-            _write(film, packet)
+            film.mux(packet)
             # Sound is made only as far as the picture is: the muxer would keep in memory whichever runs ahead.
             while sound is not None and heard * rate < shown * SAMPLE_RATE:
                 block = next(blocks, None)
                 if block is None:
                     break
-                _write(film, *_encoded(sound, block, heard))
+                film.mux(_encoded(sound, block, heard))
                 heard += block.shape[1]
             on_frames(shown)
         if sound is not None:
-            _write(film, *sound.encode(None))
-    return chapters
+            film.mux(sound.encode(None))
 
 
 def _chapters(scenes: Sequence[Scene]) -> tuple[Chapter, ...]:
@@ -124,14 +139,21 @@ def _chapters(scenes: Sequence[Scene]) -> tuple[Chapter, ...]:
     return tuple(chapters)
 
 
-def _opened(path: Path) -> InputContainer:
-    return av.open(f"file:{path.absolute()}", "r", format="mov", options={"protocol_whitelist": "file"})
+def _opened(clip: MediaFacts) -> InputContainer:
+    try:
+        return av.open(f"file:{clip.path.absolute()}", "r", format="mov", options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        raise _changed(clip, error.strerror or "unreadable") from error
+
+
+def _changed(clip: MediaFacts, how: str) -> InvalidMedia:
+    return InvalidMedia(f"{clip.path} changed since it was probed: {how}.")
 
 
 def _picture_track(film: OutputContainer, template: InputContainer, clip: MediaFacts) -> VideoStream:
     source = template.streams[clip.video.index]
     if not isinstance(source, VideoStream):
-        raise InvalidMedia(f"{clip.path} changed since it was probed.")
+        raise _changed(clip, "its tracks are others")
     # opaque: parameters are taken over as they are, no encoder of that name has to exist.
     track = film.add_stream_from_template(source, opaque=True)
     if clip.video.codec == "hevc":
@@ -148,19 +170,27 @@ def _film_packets(pictures: Sequence[MediaFacts]) -> Iterator[Packet[Any]]:
         step = 1 / (video.frame_rate * video.time_base)
         if step.denominator != 1:
             raise InvalidMedia(f"{clip.path} cannot be spliced: its frames do not lie on its own clock.")
-        ticks, offset, count = int(step), before * int(step), 0
-        with _opened(clip.path) as container:
-            for packet in container.demux(container.streams[video.index]):
-                if packet.pts is None or packet.dts is None:
-                    continue
-                packet.pts += offset
-                packet.dts += offset
+        ticks, count = int(step), 0
+        with _opened(clip) as container:
+            for packet in _coded(container, clip):
+                packet.pts += before * ticks
+                packet.dts += before * ticks
                 packet.duration = ticks
                 count += 1
                 yield packet
         if count != video.frames:
-            raise InvalidMedia(f"{clip.path} changed since it was probed: {count} frames instead of {video.frames}.")
+            raise _changed(clip, f"it has {count} frames instead of {video.frames}")
         before += count
+
+
+def _coded(container: InputContainer, clip: MediaFacts) -> Iterator[Any]:
+    """The picture's packets, less the empty one that ends the stream."""
+    try:
+        for packet in container.demux(container.streams[clip.video.index]):
+            if packet.pts is not None and packet.dts is not None:
+                yield packet
+    except av.FFmpegError as error:
+        raise _changed(clip, error.strerror or "unreadable") from error
 
 
 def _film_sound(scenes: Sequence[Scene], rate: Fraction) -> Generator[Block, None, None]:
@@ -178,10 +208,3 @@ def _encoded(sound: AudioStream, block: Block, position: int) -> list[Packet[Any
     frame.time_base = Fraction(1, SAMPLE_RATE)
     frame.pts = position
     return sound.encode(frame)
-
-
-def _write(film: OutputContainer, *packets: Packet[Any]) -> None:
-    try:
-        film.mux(packets)
-    except av.FFmpegError as error:
-        raise OSError(error.errno, f"The film cannot be written: {error.strerror}") from error

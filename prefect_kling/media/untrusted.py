@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +56,7 @@ async def ask(
 
     Raises:
         InvalidMedia: clips are broken, hostile or too costly; the text names each of them and says why.
+        OSError: `out` cannot be written.
     """
     answers, ended = await _ask_once(job, clips, limits, out)
     if len(clips) > 1:
@@ -66,6 +69,9 @@ async def ask(
     refusals = {f"{clip} {answers[n]['refused']}": None for n, clip in enumerate(clips) if "refused" in answers[n]}
     if refusals:
         raise InvalidMedia("; ".join(refusals) + ".")
+    for answer in answers.values():
+        if "unwritable" in answer:
+            raise OSError(answer["unwritable"], os.strerror(answer["unwritable"]), str(out))
     return [answers[number]["found"] for number in range(len(clips))]
 
 
@@ -96,13 +102,17 @@ def _answer(line: str) -> tuple[int, dict[str, Any]] | None:
     except ValueError:
         return None
     match answer:
-        case {"clip": int(number), "found": dict()} | {"clip": int(number), "refused": str()}:
+        case (
+            {"clip": int(number), "found": dict()}
+            | {"clip": int(number), "refused": str()}
+            | {"clip": int(number), "unwritable": int()}
+        ):
             return number, answer
     return None
 
 
 def _last_words(ended: Ended) -> str:
-    if ended.timed_out or -ended.status in (14, 24):  # SIGALRM and SIGXCPU, the child's own clocks
+    if ended.timed_out or -ended.status in (signal.SIGALRM, signal.SIGXCPU):  # the child's own clocks
         return "takes too long to read"
     last = ended.stderr.strip().splitlines()[-1:]
     return " ".join(["cannot be read: the process that tried", ended.why, *(f"({line})" for line in last)])

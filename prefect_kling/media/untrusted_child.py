@@ -6,6 +6,7 @@ JSON job from standard input and writes one JSON line per clip to standard outpu
     {"job": "probe", "clips": ["/a.mp4", …], "limits": {…}}           → {"clip": 0, "found": {facts}}
     {"job": "last-frame", "clips": ["/a.mp4"], "out": "/x", "limits"} → {"clip": 0, "found": {"suffix", "width", …}}
                                                                     or → {"clip": 0, "refused": "why, in words"}
+                                                                    or → {"clip": 0, "unwritable": errno}
 
 A clip that exhausts a limit inside a decoder ends this process; the line that is missing says which clip it was.
 """
@@ -62,6 +63,10 @@ class Refused(Exception):
     """Why a clip is not taken: the end of a sentence that begins with its name."""
 
 
+class Unwritable(Exception):
+    """The image cannot be written, which is nobody's fault but the disk's; carries the system's error number."""
+
+
 def main() -> None:
     """Does the job that standard input describes."""
     job = json.load(sys.stdin)
@@ -74,6 +79,8 @@ def main() -> None:
             answer = {"clip": number, "found": found}
         except Refused as refusal:
             answer = {"clip": number, "refused": str(refusal)}
+        except Unwritable as failure:
+            answer = {"clip": number, "unwritable": failure.args[0]}
         except MemoryError:
             answer = {"clip": number, "refused": f"needs more than {limits['memory'] // 2**20} MB of memory"}
         except (av.FFmpegError, OSError) as error:
@@ -85,10 +92,16 @@ def main() -> None:
 def confine(limits: dict[str, Any]) -> None:
     """Takes away what no honest clip needs, before the first byte of one is read."""
     av.logging.set_level(None)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_OUTPUT_BYTES, MOST_OUTPUT_BYTES))
+    lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_FSIZE, MOST_OUTPUT_BYTES)
     if sys.platform == "linux":  # macOS refuses to limit the address space; the other limits hold there too
-        resource.setrlimit(resource.RLIMIT_AS, (limits["memory"], limits["memory"]))
+        lower(resource.RLIMIT_AS, limits["memory"])
+
+
+def lower(what: int, most: int) -> None:
+    """Sets a limit of this process, unless the one it was born with is lower already."""
+    set_by_others = [limit for limit in resource.getrlimit(what) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(what, (min([most, *set_by_others]), resource.getrlimit(what)[1]))
 
 
 def start_clock(limits: dict[str, Any]) -> None:
@@ -96,7 +109,8 @@ def start_clock(limits: dict[str, Any]) -> None:
     signal.setitimer(signal.ITIMER_REAL, limits["seconds"])
     used = resource.getrusage(resource.RUSAGE_SELF)
     until = int(used.ru_utime + used.ru_stime) + 1 + limits["cpu_seconds"]
-    resource.setrlimit(resource.RLIMIT_CPU, (until, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (until if hard == resource.RLIM_INFINITY else min(until, hard), hard))
 
 
 # --- Opening -----------------------------------------------------------------------------------------------------
@@ -470,13 +484,16 @@ def upright(image: Any, mirrored: bool, rotation: int) -> Any:
 
 def write_image(image: Any, out: str) -> dict[str, Any]:
     """PNG where that fits the gateway, else JPEG at the best quality that does."""
-    image.save(out, format="PNG")
-    suffix = ".png"
-    for quality in (97, 92, 85, 75):
-        if os.stat(out).st_size <= MOST_IMAGE_BYTES:  # noqa: PTH116 - paths are text here, as they came
-            break
-        image.save(out, format="JPEG", quality=quality, subsampling=0)
-        suffix = ".jpg"
+    try:
+        image.save(out, format="PNG")
+        suffix = ".png"
+        for quality in (97, 92, 85, 75):
+            if os.stat(out).st_size <= MOST_IMAGE_BYTES:  # noqa: PTH116 - paths are text here, as they came
+                break
+            image.save(out, format="JPEG", quality=quality, subsampling=0)
+            suffix = ".jpg"
+    except OSError as error:
+        raise Unwritable(error.errno) from error
     return {"suffix": suffix, "width": image.width, "height": image.height}
 
 

@@ -1,0 +1,203 @@
+"""Small real clips whose frames say which they are, and what reads a film back.
+
+Every frame carries a barcode of sixteen grey blocks: eight bits of the shot's number, eight of the frame's. Every sound
+is silence with one beep that begins `BEEP` seconds after the clip's picture does.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import imageio_ffmpeg
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+BEEP = 0.2
+RATE = 48_000
+
+MakeClip = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A film as a viewer gets it: `(shot, frame)` and pixels of every picture, its sound, and what its tracks are."""
+
+    marks: list[tuple[int, int]]
+    pixels: list[bytes]
+    times: list[Fraction]
+    sound: NDArray[np.float32] | None
+    tag: str
+    size: tuple[int, int]
+    rotation: int
+    chapters: list[str]
+
+    def onset(self, start: float, end: float) -> float:
+        """When, in seconds from `start`, it is first loud."""
+        assert self.sound is not None
+        window = np.abs(self.sound[round(start * RATE) : round(end * RATE)])
+        assert window.max() > 0.1, "there is no beep"
+        return int(np.argmax(window > 0.1)) / RATE
+
+
+def write_clip(
+    path: Path,
+    *,
+    shot: int = 1,
+    frames: int = 12,
+    rate: int = 24,
+    size: tuple[int, int] = (320, 180),
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    sound: float | None = None,
+    sound_rate: int = 44_100,
+    layout: str = "stereo",
+    aspect: Fraction | None = None,
+    times: Sequence[int] | None = None,
+    noise: bool = False,
+) -> Path:
+    """Makes an MP4; `sound` is its seconds of sound (None: no track), `times` its frames' times in 1/`rate` s."""
+    with av.open(str(path), "w", format="mp4") as clip:
+        picture = clip.add_stream(codec, rate=rate, options=options or {})
+        assert isinstance(picture, av.VideoStream)
+        picture.width, picture.height, picture.pix_fmt = *size, "yuv420p"
+        # The clips of the gateway are tagged; untagged ones are a case of their own.
+        picture.codec_context.colorspace = picture.codec_context.color_primaries = picture.codec_context.color_trc = 1
+        if aspect is not None:
+            picture.codec_context.sample_aspect_ratio = aspect
+        track = clip.add_stream("aac", rate=sound_rate, layout=layout, format="fltp") if sound is not None else None
+        for number in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture_of(shot, number, size, noise), format="yuv420p")
+            frame.pts = times[number] if times else number
+            frame.time_base = Fraction(1, rate)
+            clip.mux(picture.encode(frame))
+        if track is not None and sound is not None:
+            wave = np.zeros((2 if layout == "stereo" else 1, round(sound * sound_rate)), np.float32)
+            first, last = round(BEEP * sound_rate), round((BEEP + 0.1) * sound_rate)
+            wave[:, first:last] = 0.5 * np.cos(2 * np.pi * 1000 * np.arange(last - first) / sound_rate)[: wave.shape[1]]
+            heard = av.AudioFrame.from_ndarray(wave, format="fltp", layout=layout)
+            heard.sample_rate, heard.pts, heard.time_base = sound_rate, 0, Fraction(1, sound_rate)
+            clip.mux(track.encode(heard))
+            clip.mux(track.encode(None))
+        clip.mux(picture.encode(None))
+    return path
+
+
+def picture_of(shot: int, number: int, size: tuple[int, int], noise: bool = False) -> NDArray[np.uint8]:
+    """One frame as planar yuv420p."""
+    width, height = size
+    if noise:
+        return np.random.default_rng(number).integers(16, 236, (height * 3 // 2, width), np.uint8)
+    plane = np.full((height * 3 // 2, width), 128, np.uint8)
+    plane[:height] = (np.arange(width) * 100 // width + 60 + shot * 7 % 40).astype(np.uint8)
+    for bit in range(16):
+        value = (shot << 8 | number) >> (15 - bit) & 1
+        plane[height // 4 : height // 2, bit * width // 16 : (bit + 1) * width // 16] = 215 if value else 40
+    return plane
+
+
+def read_mark(grey: NDArray[np.uint8]) -> tuple[int, int]:
+    """Shot and frame number from a frame's barcode."""
+    height, width = grey.shape
+    bits = 0
+    for bit in range(16):
+        bits = bits << 1 | int(grey[height * 3 // 8, (2 * bit + 1) * width // 32] > 128)
+    return bits >> 8, bits & 255
+
+
+@pytest.fixture(scope="session")
+def beep() -> float:
+    """Seconds from a clip's start to its beep."""
+    return BEEP
+
+
+@pytest.fixture
+def make_clip(tmp_path: Path) -> MakeClip:
+    """`make_clip(name, **what)` makes one in this test's directory; see `write_clip`."""
+
+    def make(name: str = "clip.mp4", **what: Any) -> Path:
+        return write_clip(tmp_path / name, **what)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three alike shots of 12 frames at 24 a second with B-frames; their sounds are as long, shorter and longer."""
+    folder = tmp_path_factory.mktemp("shots")
+    return [write_clip(folder / f"shot{n}.mp4", shot=n, sound=s) for n, s in ((1, 0.5), (2, 0.35), (3, 0.8))]
+
+
+@pytest.fixture(scope="session")
+def ffmpeg() -> Callable[..., None]:
+    """`ffmpeg("-i", a, b)` runs it."""
+
+    def run(*arguments: str | Path) -> None:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-y", *map(str, arguments)]
+        subprocess.run(command, check=True, timeout=60)
+
+    return run
+
+
+@pytest.fixture
+def without_start(shots: list[Path], tmp_path: Path, ffmpeg: Callable[..., None]) -> Path:
+    """The first shot from its fifth frame on, cut as editors cut: all is still there, an edit list hides the start."""
+    out = tmp_path / "edit.mp4"
+    ffmpeg("-ss", f"{4 / 24:.4f}", "-i", shots[0], "-c", "copy", out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def watch() -> Callable[[Path], Seen]:
+    """Decodes a whole film."""
+
+    def look(path: Path) -> Seen:
+        marks, pixels, times, rotation = [], [], [], 0
+        with av.open(str(path)) as film:
+            video = film.streams.video[0]
+            for frame in film.decode(video):
+                marks.append(read_mark(frame.to_ndarray(format="gray").astype(np.uint8)))
+                pixels.append(frame.to_ndarray().tobytes())
+                assert frame.pts is not None
+                assert frame.time_base is not None
+                times.append(frame.pts * frame.time_base)
+                rotation = frame.rotation
+            tag, size = video.codec_context.codec_tag, (video.width, video.height)
+            chapters = [chapter["metadata"]["title"] for chapter in film.chapters()]
+        sound: NDArray[np.float32] | None = None
+        with av.open(str(path)) as film:
+            if film.streams.audio:
+                resampler = av.AudioResampler(format="fltp", layout="mono", rate=RATE)
+                blocks = [b for f in film.decode(audio=0) for b in resampler.resample(f)] + resampler.resample(None)
+                sound = np.concatenate([b.to_ndarray().astype(np.float32)[0] for b in blocks])
+        return Seen(marks, pixels, times, sound, tag, size, rotation, chapters)
+
+    return look
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Callable[[Path], None]:
+    """Asserts that a directory holds nothing and that no process works for this test any more."""
+
+    def check(folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+        if Path("/proc").is_dir():
+            others = [e for e in Path("/proc").glob("[0-9]*/cmdline") if int(e.parent.name) != os.getpid()]
+            assert [command for command in map(_text, others) if str(tmp_path) in command] == []
+
+    return check
+
+
+def _text(entry: Path) -> str:
+    # A process may end while we look.
+    try:
+        return entry.read_bytes().decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,253 @@
+"""Probing honest clips, and everything that only claims to be one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.media import untrusted
+from prefect_kling.media.probe import ProbeLimits, probe
+
+MakeClip = Callable[..., Path]
+
+
+async def test_a_clip_is_described_as_it_is(shots: list[Path]) -> None:
+    [found] = await probe([shots[0]])
+    video, audio = found.video, found.audio
+    assert (found.path, found.bytes, found.seconds) == (shots[0], shots[0].stat().st_size, Fraction(1, 2))
+    assert (video.codec, video.tag, video.profile) == ("h264", "avc1", "High")
+    assert (video.width, video.height, video.pixel_format) == (320, 180, "yuv420p")
+    assert (video.frames, video.packets, video.frame_rate) == (12, 12, Fraction(24))
+    assert (video.constant, video.starts_clean, video.parameters_inside) == (True, True, False)
+    assert video.delay * video.time_base == Fraction(2, 24)
+    assert audio is not None
+    assert (audio.codec, audio.rate, audio.channels) == ("aac", 44_100, 2)
+
+
+async def test_many_clips_come_back_in_their_order_even_if_one_comes_twice(shots: list[Path]) -> None:
+    wanted = [shots[2], shots[0], shots[2]]
+    assert [found.path for found in await probe(wanted)] == wanted
+
+
+async def test_no_clips_are_no_facts() -> None:
+    assert await probe([]) == []
+
+
+async def test_packets_hidden_by_an_edit_list_are_counted(without_start: Path) -> None:
+    [found] = await probe([without_start])
+    assert (found.video.frames, found.video.packets, found.video.starts_clean) == (8, 12, False)
+
+
+async def test_rotation_is_read_clockwise(shots: list[Path], tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+    ffmpeg("-display_rotation", "90", "-i", shots[0], "-c", "copy", tmp_path / "turned.mp4")
+    [found] = await probe([tmp_path / "turned.mp4"])
+    assert (found.video.rotation, found.video.mirrored, found.video.shown_size) == (270, False, (180, 320))
+
+
+async def test_uneven_spacing_is_noticed(make_clip: MakeClip) -> None:
+    [found] = await probe([make_clip(frames=6, times=[0, 1, 2, 4, 5, 6])])
+    assert not found.video.constant
+    assert found.video.frames == 6
+
+
+# --- Hostile and broken ------------------------------------------------------------------------------------------
+
+
+def with_index_first(clip: bytes) -> bytes:
+    """moov before mdat, without correcting the offsets: sizes stay true."""
+    moov = clip.index(b"moov") - 4
+    return clip[: clip.index(b"mdat") - 4] + clip[moov:] + clip[clip.index(b"mdat") - 4 : moov]
+
+
+HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "an empty file": (lambda clip: b"", "is empty"),
+    "an error page": (lambda clip: b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>", "a web page"),
+    "an HLS playlist": (lambda clip: b"#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n", "no MP4"),
+    "an ffconcat script": (lambda clip: b"ffconcat version 1.0\nfile /etc/passwd\n", "no MP4"),
+    "a few bytes": (lambda clip: clip[:5], "cut off or damaged"),
+    "a clip without its index": (lambda clip: clip[: clip.index(b"moov") - 4], "no moov box"),
+    "a clip cut within its index": (lambda clip: clip[: clip.index(b"moov") + 300], "cut off: its moov box"),
+    "a clip cut within its pictures": (lambda clip: with_index_first(clip)[:-2_000], "cut off: its mdat box"),
+    "zeros where pictures were": (
+        lambda clip: clip[:200] + bytes(clip.index(b"moov") - 304) + clip[clip.index(b"moov") - 104 :],
+        "is damaged",
+    ),
+    "an index of noise": (lambda clip: clip.replace(b"stbl", b"stbX"), "clip.mp4"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_what_is_no_whole_clip_is_refused_by_name_and_reason(
+    shots: list[Path], tmp_path: Path, name: str
+) -> None:
+    spoil, reason = HOSTILE[name]
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(spoil(shots[0].read_bytes()))
+    with pytest.raises(InvalidMedia, match=reason) as caught:
+        await probe([path])
+    assert str(path) in str(caught.value)
+
+
+async def test_missing_pictures_are_noticed_although_all_boxes_are_whole(shots: list[Path], tmp_path: Path) -> None:
+    """The index is first and the last box ends where the file ends, but its last pictures are not there."""
+    clip = with_index_first(shots[0].read_bytes())
+    at = clip.index(b"mdat") - 4
+    short = len(clip) - at - 3_000
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(clip[:at] + struct.pack(">I", short) + clip[at + 4 : at + short])
+    with pytest.raises(InvalidMedia, match=r"cut off|damaged"):
+        await probe([path])
+
+
+async def test_sound_alone_is_no_clip(shots: list[Path], tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+    ffmpeg("-i", shots[0], "-vn", "-c", "copy", tmp_path / "sound.mp4")
+    with pytest.raises(InvalidMedia, match="no video tracks"):
+        await probe([tmp_path / "sound.mp4"])
+
+
+@pytest.mark.parametrize("lie", [False, True], ids=["openly", "while its container says 320x180"])
+async def test_a_huge_picture_is_refused_before_it_is_decoded(
+    tmp_path: Path, ffmpeg: Callable[..., None], lie: bool
+) -> None:
+    huge = tmp_path / "huge.mp4"
+    ffmpeg("-f", "lavfi", "-i", "color=s=12000x10000:r=1:d=1", "-frames:v", "1", "-preset", "ultrafast", huge)
+    if lie:
+        data = bytearray(huge.read_bytes())
+        at = data.index(b"avc1", data.index(b"stsd")) + 28
+        data[at : at + 4] = struct.pack(">HH", 320, 180)
+        huge.write_bytes(data)
+    with pytest.raises(InvalidMedia, match="12000x10000 pixels"):
+        await probe([huge], limits=replace(ProbeLimits(), memory=300 * 2**20))
+
+
+async def test_a_codec_that_is_not_expected_is_not_even_tried(tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+    odd = tmp_path / "odd.mp4"
+    ffmpeg("-f", "lavfi", "-i", "color=s=64x64:r=1:d=1", "-c:v", "mjpeg", odd)
+    with pytest.raises(InvalidMedia, match="not taken"):
+        await probe([odd])
+
+
+async def test_a_fifo_does_not_hang_and_a_directory_is_no_clip(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.mp4")
+    for path in (tmp_path / "fifo.mp4", tmp_path, Path("/dev/null")):
+        with pytest.raises(InvalidMedia, match="no regular file"):
+            await probe([path])
+
+
+async def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidMedia, match=r"gone\.mp4 cannot be opened: No such file"):
+        await probe([tmp_path / "gone.mp4"])
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (ProbeLimits(file_bytes=100), "at most 100 are taken"),
+        (ProbeLimits(pixels=1000), "at most 1000 in all"),
+        (ProbeLimits(frame_rate=20), "24 frames a second; at most 20"),
+        (ProbeLimits(packets=10), "more than 10 packets"),
+        (ProbeLimits(duration=0), "at most 0 s"),
+        (ProbeLimits(memory=60 * 2**20), "memory|cannot be read"),
+    ],
+)
+async def test_each_limit_holds(shots: list[Path], limits: ProbeLimits, reason: str) -> None:
+    with pytest.raises(InvalidMedia, match=reason):
+        await probe([shots[0]], limits=limits)
+
+
+async def test_every_bad_clip_is_named_at_once(shots: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(InvalidMedia) as caught:
+        await probe([tmp_path / "empty.mp4", shots[0], tmp_path / "gone.mp4"])
+    assert "empty.mp4 is empty" in str(caught.value)
+    assert "gone.mp4 cannot be opened" in str(caught.value)
+    assert "shot1" not in str(caught.value)
+
+
+# --- A child that dies -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of the child, one that a file whose name has `killer` in it kills; its siblings are described truly."""
+    child = tmp_path / "child.py"
+    child.write_text(
+        "import json, os, runpy, signal, subprocess, sys\n"
+        "job = json.load(sys.stdin)\n"
+        "for number, clip in enumerate(job['clips']):\n"
+        "    if 'killer' in clip:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"    done = subprocess.run([sys.executable, '-I', {str(untrusted.CHILD)!r}], check=True, text=True,\n"
+        "        input=json.dumps({**job, 'clips': [clip]}), stdout=subprocess.PIPE)\n"
+        "    print(json.dumps({**json.loads(done.stdout), 'clip': number}), flush=True)\n"
+    )
+    monkeypatch.setattr(untrusted, "CHILD", child)
+    path = tmp_path / "killer.mp4"
+    path.write_bytes(b"boom")
+    return path
+
+
+async def test_the_clip_that_kills_the_child_is_found_and_named(shots: list[Path], killer: Path) -> None:
+    with pytest.raises(InvalidMedia) as caught:
+        await probe([shots[0], killer, shots[1]])
+    assert f"{killer} cannot be read: the process that tried was ended by SIGKILL" in str(caught.value)
+    assert "shot" not in str(caught.value)
+
+
+async def test_a_single_clip_that_kills_the_child_is_named(killer: Path) -> None:
+    with pytest.raises(InvalidMedia, match=r"killer\.mp4 cannot be read"):
+        await probe([killer])
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In place of the child, one that writes its id to the file and then waits for a signal for ever."""
+    child, told = tmp_path / "child.py", tmp_path / "pid"
+    child.write_text(f"import os, signal\nopen({str(told)!r}, 'w').write(str(os.getpid()) + '\\n')\nsignal.pause()\n")
+    monkeypatch.setattr(untrusted, "CHILD", child)
+    return told
+
+
+async def test_cancelling_kills_the_child(stuck: Path, shots: list[Path]) -> None:
+    task = asyncio.create_task(probe(shots))
+    while not (stuck.exists() and stuck.read_text().endswith("\n")):  # noqa: ASYNC110 - another process is waited for
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(stuck.read_text()), 0)
+
+
+async def test_a_child_that_never_answers_is_stopped(
+    stuck: Path, shots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untrusted, "STARTING", 0.5)
+    with pytest.raises(InvalidMedia, match="takes too long"):
+        await probe([shots[0]], limits=ProbeLimits(seconds=0.1))
+
+
+async def test_the_kernel_ends_what_takes_too_long(shots: list[Path]) -> None:
+    with pytest.raises(InvalidMedia, match="takes too long"):
+        await probe([shots[0]], limits=ProbeLimits(seconds=0.000_1))
+
+
+async def test_the_child_knows_nothing_of_the_environment(
+    tmp_path: Path, shots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, told = tmp_path / "child.py", tmp_path / "environment"
+    child.write_text(f"import os\nopen({str(told)!r}, 'w').write(' '.join(os.environ))\n")
+    monkeypatch.setattr(untrusted, "CHILD", child)
+    monkeypatch.setenv("APIMODELS_API_KEY", "made-up")
+    with pytest.raises(InvalidMedia, match="ended with status 0"):
+        await probe([shots[0]])
+    assert "APIMODELS_API_KEY" not in told.read_text()
+    assert "PATH" in told.read_text()

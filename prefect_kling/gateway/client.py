@@ -36,7 +36,7 @@ from prefect_kling.gateway.errors import (
 )
 from prefect_kling.gateway.requests import OmniVideoRequest
 
-__all__ = ["DEFAULT_BASE_URL", "Balance", "KlingClient", "backoff", "never_sent", "tls"]
+__all__ = ["CREATE_SECONDS", "DEFAULT_BASE_URL", "Balance", "KlingClient", "backoff", "never_sent", "tls"]
 
 DEFAULT_BASE_URL: Final = "https://apimodels.app/api/v1"
 CREATE_SECONDS: Final = 60.0

@@ -13,6 +13,16 @@ from dataclasses import dataclass
 from prefect_kling.gateway.errors import InvalidMedia
 
 __all__ = [
+    "MAX_IMAGE_BYTES",
+    "MAX_IMAGE_RATIO",
+    "MAX_VIDEO_BYTES",
+    "MAX_VIDEO_RATE",
+    "MAX_VIDEO_SIDE",
+    "MIN_IMAGE_SIDE",
+    "MIN_VIDEO_RATE",
+    "MIN_VIDEO_SECONDS",
+    "MIN_VIDEO_SIDE",
+    "SECONDS_TOLERANCE",
     "ImageFacts",
     "VideoFacts",
     "image_facts",

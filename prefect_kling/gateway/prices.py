@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 from prefect_kling.gateway.errors import InvalidRequest
 from prefect_kling.gateway.requests import OmniVideoRequest
 
-__all__ = ["UNKNOWN_BASE_SECONDS", "PriceTable", "Prices", "billed_seconds", "estimate_cost", "micro_usd", "upper_cost"]
+__all__ = [
+    "UNKNOWN_BASE_SECONDS",
+    "PerSecond",
+    "PriceTable",
+    "Prices",
+    "billed_seconds",
+    "estimate_cost",
+    "micro_usd",
+    "upper_cost",
+]
 
 UNKNOWN_BASE_SECONDS = 10
 """The longest video that a base edit takes, and so the most that an edit of unknown length can cost."""

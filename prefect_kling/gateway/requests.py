@@ -18,6 +18,8 @@ from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.gateway.limits import image_facts_of_base64, image_refusal
 
 __all__ = [
+    "DEFAULT_SECONDS",
+    "MAX_CALLBACK_URL",
     "AspectRatio",
     "ElementInput",
     "ImageInput",
@@ -27,6 +29,7 @@ __all__ = [
     "MultiPrompt",
     "OmniVideoRequest",
     "ReferType",
+    "Seconds",
     "ShotType",
     "VideoInput",
 ]

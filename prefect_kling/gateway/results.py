@@ -21,7 +21,7 @@ from prefect_kling.gateway.addresses import is_loopback_url
 from prefect_kling.gateway.client import backoff, tls
 from prefect_kling.gateway.errors import GatewayUnavailable, InvalidMedia, TaskNotFound
 
-__all__ = ["Fetched", "fetch"]
+__all__ = ["MAX_RESULT_BYTES", "Fetched", "fetch"]
 
 MAX_RESULT_BYTES: Final = 2 * 1024**3
 _SPAN: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
@@ -67,6 +67,7 @@ async def fetch(
         InvalidMedia: it is larger than 2 GiB.
         OSError: the file cannot be written.
     """
+    _check(url)
     file = to.open("wb")  # before the `try`: a file that may not be written is not removed either
     done = False
     try:
@@ -87,6 +88,13 @@ async def fetch(
     finally:
         if not done:
             to.unlink(missing_ok=True)  # noqa: ASYNC240 - one unlink, also while being cancelled
+
+
+def _check(url: str) -> None:
+    try:
+        _ = httpx.URL(url).host  # a host is decoded only when it is asked for
+    except (httpx.InvalidURL, ValueError) as error:
+        raise GatewayUnavailable(f"The gateway named a result URL that is none: {error}") from error
 
 
 class _Partial:
@@ -132,8 +140,6 @@ async def _fill(
     while True:
         try:
             return await _transfer(client, url, partial)
-        except httpx.InvalidURL as error:
-            raise GatewayUnavailable(f"The gateway named a result URL that is none: {error}") from error
         except (httpx.RequestError, _Broken) as error:
             # Measured against the longest part so far: a server that begins again may bring less, then more.
             failures = 1 if partial.reached > most else failures + 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from prefect_kling.gateway.requests import OmniVideoRequest
 
-__all__ = ["Broken", "broken", "warnings"]
+__all__ = ["O1", "SECONDS", "V3", "Broken", "broken", "warnings"]
 
 SECONDS = {"kling-video-o1": (3, 10), "kling-v3-omni": (3, 15)}
 O1, V3 = "kling-video-o1", "kling-v3-omni"

@@ -22,7 +22,7 @@ from prefect_kling.gateway.errors import (
     TaskNotFound,
 )
 
-__all__ = ["poll_delays", "wait_for"]
+__all__ = ["NOT_FOUND_IS_BELIEVED_AFTER", "ODD_ANSWERS", "poll_delays", "wait_for"]
 
 NOT_FOUND_IS_BELIEVED_AFTER: Final = 300.0
 """Seconds, from the start of a wait or the last good answer; a new task may not be readable everywhere yet."""

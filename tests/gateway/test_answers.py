@@ -56,6 +56,7 @@ def error(status: int, body: object, **headers: str) -> KlingError | None:
     return error_for(status, {name.replace("_", "-"): value for name, value in headers.items()}, text, now=NOW)
 
 
+NO_TASK: list[object] = [None, {}, {"taskId": None}, {"taskId": ""}, []]
 BODIES: list[object] = [
     {"code": None, "msg": "no"},
     {"error": {"message": "no"}},
@@ -94,7 +95,7 @@ def test_a_success_without_data_is_no_usable_answer(status: int, body: str) -> N
 
 @pytest.mark.parametrize("code", [*BY_STATUS, *BY_UPSTREAM_CODE])
 def test_http_200_with_an_error_code_and_no_task_is_judged_by_that_code(code: int) -> None:
-    for data in (None, {}, {"taskId": None}, {"taskId": ""}, []):
+    for data in NO_TASK:
         found = error(200, {"code": code, "msg": "no", "data": data})
         assert type(found) is {**BY_STATUS, **BY_UPSTREAM_CODE}[code]
         assert found.code == code

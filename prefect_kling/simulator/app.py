@@ -1,4 +1,4 @@
-"""The endpoints: paths, envelope, statuses and the faults of the wire (gateway.md, the table of calls and "Answers")."""
+"""The endpoints: paths, envelope, statuses faults of the wire (gateway.md, table of calls, "Answers")."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _answer(data: Any) -> Response:
     return JSONResponse({"code": 200, "msg": "success", "data": data})
 
 
-async def _refused(request: Request, error: Exception) -> Response:
+async def _refused(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)  # noqa: S101 - registered for this type alone; Starlette's signature is wider
     return JSONResponse({"code": error.status, "msg": error.msg}, error.status, headers=error.headers)
 
@@ -168,15 +168,15 @@ async def _upload(request: Request, service: Service) -> Response:
     return _answer(service.upload(file, _origin(request)))
 
 
-async def _balance(request: Request, service: Service) -> Response:
+async def _balance(_request: Request, service: Service) -> Response:
     return _answer(service.balance())
 
 
-async def _models(request: Request, service: Service) -> Response:
+async def _models(_request: Request, service: Service) -> Response:
     return _answer(service.models())
 
 
-async def _stats(request: Request, service: Service) -> Response:
+async def _stats(_request: Request, service: Service) -> Response:
     return JSONResponse(service.stats())
 
 
@@ -186,9 +186,9 @@ async def _result(request: Request, service: Service) -> Response:
     fault = service.faults.first(DOWNLOAD_FAULTS)
     response = _file(stored)
     if fault == "slow-download":
-        return _Interrupted(response, request, pause=service.config.slow_seconds / SLOW_PIECES)
+        return _Interrupted(response, pause=service.config.slow_seconds / SLOW_PIECES)
     if fault == "truncated-download":
-        return _Interrupted(response, request, stop_at=0.5)
+        return _Interrupted(response, stop_at=0.5)
     if fault is not None:
         raise _status_fault(fault)
     return response
@@ -215,7 +215,7 @@ def _file(stored: Stored) -> FileResponse:
 class _Dropped(Response):
     """The connection ends, and nothing was said."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI gives it; silence needs none
         await drop_connection(scope, receive)
 
 
@@ -226,7 +226,7 @@ class _Hung(Response):
         super().__init__()
         self._closing = closing
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI gives it; silence needs none
         caller, end = asyncio.ensure_future(gone(receive)), asyncio.ensure_future(self._closing.wait())
         await asyncio.wait({caller, end}, return_when=asyncio.FIRST_COMPLETED)
         end.cancel()
@@ -238,7 +238,7 @@ class _Hung(Response):
 class _Interrupted(Response):
     """A file that dribbles, or whose connection ends in the middle; ranges work as ever."""
 
-    def __init__(self, inner: FileResponse, request: Request, *, pause: float = 0.0, stop_at: float = 1.0) -> None:
+    def __init__(self, inner: FileResponse, *, pause: float = 0.0, stop_at: float = 1.0) -> None:
         super().__init__()
         self._inner = inner
         self._pause = pause

@@ -1,4 +1,4 @@
-"""The ball: the one thing that moves on from clip to clip, so that eyes and tests can see that a clip continues another.
+"""The ball: what moves on from clip to clip, so that eyes and tests can see that a clip continues another.
 
 It swings as two springs, one across and one up and down: the path is smooth, never leaves the picture, and can be taken
 up again from any place and speed. Positions are fractions of the picture's width and height.
@@ -13,7 +13,7 @@ import numpy as np
 
 from prefect_kling.simulator.planes import Bytes, Floats, Planes, ycc
 
-__all__ = ["BALL_RGB", "Ball", "ball_at", "draw_ball", "find_ball", "radius", "start_ball", "step"]
+__all__ = ["BALL_RGB", "CENTRE", "Ball", "Mirror", "ball_at", "draw_ball", "find_ball", "radius", "start_ball", "step"]
 
 BALL_RGB = (255.0, 186.0, 62.0)
 HALO_REACH = 4.0
@@ -32,6 +32,14 @@ class Ball:
     y: float
     vx: float
     vy: float
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Water that reflects: its far edge as a fraction of the height, and where it is open, in pixels, 0 or 1."""
+
+    horizon: float
+    water: Floats
 
 
 def start_ball(chance: np.random.Generator) -> Ball:
@@ -67,42 +75,45 @@ def radius(size: tuple[int, int]) -> float:
     return 0.042 * min(size)
 
 
-def draw_ball(planes: Planes, ball: Ball, *, horizon: float | None = None) -> None:
-    """Draws the ball and its glow; over water, whose far edge is at `horizon` (0 to 1), also its reflection."""
+def draw_ball(planes: Planes, ball: Ball, *, mirror: Mirror | None = None) -> None:
+    """Draws the ball and its glow, and its reflection in open water."""
     width, height = planes.size
-    r = radius(planes.size)
-    if horizon is not None and ball.y < horizon:
-        depth = horizon - ball.y
-        _glow(planes, ball.x * width, (horizon + depth * 0.8) * height, r, stretch=3.2, strength=0.42, core=False)
-    _glow(planes, ball.x * width, ball.y * height, r, stretch=1.0, strength=0.75, core=True)
-
-
-def _glow(planes: Planes, cx: float, cy: float, r: float, *, stretch: float, strength: float, core: bool) -> None:
-    for plane, scale, value in ((planes.y, 1, _Y), (planes.u, 2, _U), (planes.v, 2, _V)):
-        rows, columns, patch = _patch(plane, cx / scale, cy / scale, HALO_REACH * r / scale, stretch)
-        if patch.size == 0:
-            continue
-        distance = np.hypot((columns - cx / scale) / r * scale, (rows - cy / scale) / r * scale / stretch)
-        reach = np.clip(1 - distance / HALO_REACH, 0, 1)
-        alpha = strength * reach**3
-        light = _Y * (0.8 if scale == 1 else 0) + (value if scale == 2 else 0)
+    x, y, r = ball.x * width, ball.y * height, radius(planes.size)
+    if mirror is not None and ball.y < mirror.horizon:
+        below = (mirror.horizon + (mirror.horizon - ball.y) * 0.8) * height
+        for plane, scale, value in _colours(planes):
+            rows, columns, where = _patch(plane, x / scale, below / scale, 1.9 * r / scale, 4.2)
+            across, along = (columns - x / scale) * scale / r, (rows - below / scale) * scale / r
+            shape = np.clip(1 - np.abs(across) / 1.9, 0, 1) ** 2 * np.clip(1 - np.abs(along) / 7.9, 0, 1)
+            light = 0.5 * shape * mirror.water[::scale, ::scale][where]
+            patch = plane[where]
+            patch[:] = np.rint(patch + light * (value - patch))
+    for plane, scale, value in _colours(planes):
+        rows, columns, where = _patch(plane, x / scale, y / scale, HALO_REACH * r / scale, 1.0)
+        patch = plane[where]
+        distance = np.sqrt((columns - x / scale) ** 2 + (rows - y / scale) ** 2) * np.float32(scale / r)
+        alpha = 0.75 * np.clip(1 - distance / HALO_REACH, 0, 1) ** 3
         # Glow lightens, it never darkens what is behind it.
-        target = np.maximum(patch, light) if scale == 1 else value
+        target = np.maximum(patch, np.float32(0.8 * value)) if scale == 1 else np.float32(value)
         mixed = patch + alpha * (target - patch)
-        if core:
-            # The rim is one pixel soft; the disc itself is flat, so that it can be found again.
-            disc = np.clip((1 - distance) * r / scale + 0.5, 0, 1)
-            mixed = mixed + disc * (value - mixed)
-        patch[:] = np.clip(np.rint(mixed), 0, 255)
+        # The rim is one pixel soft; the disc itself is flat, so that it can be found again.
+        disc = np.clip((1 - distance) * (r / scale) + 0.5, 0, 1)
+        patch[:] = np.clip(np.rint(mixed + disc * (np.float32(value) - mixed)), 0, 255)
 
 
-def _patch(plane: Bytes, cx: float, cy: float, reach: float, stretch: float) -> tuple[Floats, Floats, Bytes]:
+def _colours(planes: Planes) -> tuple[tuple[Bytes, int, float], ...]:
+    return (planes.y, 1, _Y), (planes.u, 2, _U), (planes.v, 2, _V)
+
+
+def _patch(
+    plane: Bytes, cx: float, cy: float, reach: float, stretch: float
+) -> tuple[Floats, Floats, tuple[slice, slice]]:
     height, width = plane.shape
-    left, right = max(int(cx - reach), 0), min(int(cx + reach) + 2, width)
-    top, bottom = max(int(cy - reach * stretch), 0), min(int(cy + reach * stretch) + 2, height)
+    left, right = (min(max(int(edge), 0), width) for edge in (cx - reach, cx + reach + 2))
+    top, bottom = (min(max(int(edge), 0), height) for edge in (cy - reach * stretch, cy + reach * stretch + 2))
     rows = np.arange(top, bottom, dtype=np.float32)[:, None]
     columns = np.arange(left, right, dtype=np.float32)[None, :]
-    return rows, columns, plane[top:bottom, left:right]
+    return rows, columns, (slice(top, bottom), slice(left, right))
 
 
 def find_ball(planes: Planes) -> tuple[float, float] | None:

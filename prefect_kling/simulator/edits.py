@@ -20,13 +20,13 @@ from prefect_kling.simulator.barcode import Stamp, stamp, tag_of
 from prefect_kling.simulator.encode import AUDIO_RATE, ClipWriter
 from prefect_kling.simulator.grading import curves, look_of
 from prefect_kling.simulator.order import ClipOrder
-from prefect_kling.simulator.planes import Planes
+from prefect_kling.simulator.planes import Bytes, Planes
 from prefect_kling.simulator.rendered import Rendered
 from prefect_kling.simulator.scene import Scene, next_scene, read_scene
 from prefect_kling.simulator.sound import silence
 from prefect_kling.simulator.staging import Background, painted, remove_ball
 from prefect_kling.simulator.title import draw_bars
-from prefect_kling.simulator.trace import Trace, read_trace
+from prefect_kling.simulator.trace import Trace, planes_of, read_trace
 
 __all__ = ["edit"]
 
@@ -85,8 +85,7 @@ def _frames(container: InputContainer, video: VideoStream) -> Iterator[tuple[Pla
     for frame in container.decode(video):
         pts = frame.pts or 0
         first = pts if first is None else first
-        even = frame.reformat(frame.width // 2 * 2, frame.height // 2 * 2, format="yuv420p")
-        yield Planes.of(even.to_ndarray()), pts - first
+        yield planes_of(frame), pts - first
 
 
 class _Relight:
@@ -96,7 +95,7 @@ class _Relight:
         self._target = target
         self.exact = trace is not None and trace.steady and not (order.references or order.elements)
         self._difference = None
-        self._tables = None
+        self._tables: tuple[Bytes, Bytes, Bytes] | None = None
         if self.exact and trace is not None:
             before = painted(trace.scene, size).planes
             self._difference = target.planes.whole.astype(np.int16) - before.whole
@@ -122,5 +121,5 @@ class _Relight:
         if self._target.life is not None:
             self._target.life.draw(result, number)
         if place is not None:
-            draw_ball(result, ball_at(*place), horizon=self._target.mirror if self.exact else None)
+            draw_ball(result, ball_at(*place), mirror=self._target.mirror if self.exact else None)
         return result

@@ -75,6 +75,8 @@ class ClipWriter:
         context = stream.codec_context
         context.width, context.height = size
         context.pix_fmt = "yuv420p"
+        # The simulator renders one clip a core; and with one thread the bytes are the same on every machine.
+        context.thread_count = 1
         context.time_base = time_base
         context.color_primaries = context.color_trc = context.colorspace = BT709
         context.color_range = LIMITED_RANGE

@@ -13,7 +13,7 @@ several that strike at once the first in this order is seen):
 | `lost-answer` | the task is accepted, then the connection is dropped without an answer | yes |
 | `hung-answer` | the task is accepted, then nothing is said until the caller goes away | yes |
 | `html` | the task is accepted, but the answer is a proxy's HTML page with status 200 | yes |
-| `accepted-500` `accepted-502` `accepted-503` `accepted-504` | the task is accepted, but the answer is that status | yes |
+| `accepted-500` … `accepted-504` | the task is accepted, but the answer is that status | yes |
 
 On the generation, one opportunity for each accepted task:
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import ipaddress
 import uuid
@@ -97,47 +98,58 @@ async def fetch_inputs(
         Refused: an input cannot be fetched, is no image or video, or breaks a limit.
     """
     loop = asyncio.get_running_loop()
+    source = _Source(own, directory, pool, stand_in)
 
-    async def local(kind: str, source: str) -> Path:
+    async def checked(
+        field: str, kind: str, url: str, measure: Callable[[Path], _Facts], refusal: Callable[[_Facts], str | None]
+    ) -> tuple[Path, _Facts]:
+        try:
+            path = await source.file(kind, url)
+            facts = await loop.run_in_executor(pool, measure, path)
+        except (Unfetchable, InvalidMedia, LookupError) as error:
+            raise Refused(f"{field}: {error}") from error
+        reason = _either_size(refusal, facts, shrink)
+        if reason is not None:
+            raise Refused(f"{field}: {reason} (gateway.md, {field.partition('.')[0]})")
+        return path, facts
+
+    images = [
+        await checked(f"image_list.{n}.image_url", "image", image.image_url, _image_facts, image_refusal)
+        for n, image in enumerate(request.image_list or ())
+    ]
+    paths = tuple(path for path, _ in images)
+    video = next(iter(request.video_list or ()), None)
+    if video is None:
+        return FetchedInputs(paths)
+    refusal = functools.partial(video_refusal, model=request.model, refer_type=video.refer_type or "base")
+    file, seen = await checked("video_list.0.video_url", "video", video.video_url, _video_facts, refusal)
+    return FetchedInputs(paths, file, seen.seconds)
+
+
+@dataclass(frozen=True)
+class _Source:
+    own: Callable[[str], Stored | None]
+    directory: Path
+    pool: Executor
+    stand_in: Callable[[str, str, Path], None]
+
+    async def file(self, kind: str, source: str) -> Path:
+        """What is behind a URL or in a Base64 text, as a file."""
+        name = hashlib.sha256(source.encode()).hexdigest()
         if not source.lower().startswith(("http:", "https:")):
-            path = directory / f"{hashlib.sha256(source.encode()).hexdigest()}.base64"
+            path = self.directory / f"base64-{name}"
             path.write_bytes(base64.b64decode(source))
             return path
-        if (stored := own(source)) is not None:
+        if (stored := self.own(source)) is not None:
             return stored.path
         if (target := loopback_target(source)) is not None:
-            path = directory / uuid.uuid4().hex
+            path = self.directory / uuid.uuid4().hex
             await _download(target, path, most=MAX_IMAGE_BYTES if kind == "image" else MAX_VIDEO_BYTES)
             return path
-        path = directory / f"{kind}-{hashlib.sha256(source.encode()).hexdigest()}"
+        path = self.directory / f"{kind}-{name}"
         if not path.exists():
-            await loop.run_in_executor(pool, stand_in, kind, source, path)
+            await asyncio.get_running_loop().run_in_executor(self.pool, self.stand_in, kind, source, path)
         return path
-
-    images = []
-    for n, image in enumerate(request.image_list or ()):
-        try:
-            path = await local("image", image.image_url)
-            facts = await loop.run_in_executor(pool, _image_facts, path)
-        except (Unfetchable, InvalidMedia, LookupError) as error:
-            raise Refused(f"image_list.{n}.image_url: {error}") from error
-        if (reason := _either_size(image_refusal, facts, shrink)) is not None:
-            raise Refused(f"image_list.{n}.image_url: {reason} (gateway.md, rule 10)")
-        images.append(path)
-    for video in request.video_list or ():
-        refer_type = video.refer_type or "base"
-        try:
-            path = await local("video", video.video_url)
-            seen = await loop.run_in_executor(pool, _video_facts, path)
-        except (Unfetchable, InvalidMedia, LookupError) as error:
-            raise Refused(f"video_list.0.video_url: {error}") from error
-        reason = _either_size(
-            lambda facts: video_refusal(facts, model=request.model, refer_type=refer_type), seen, shrink
-        )
-        if reason is not None:
-            raise Refused(f"video_list.0.video_url: {reason} (gateway.md, video_list)")
-        return FetchedInputs(tuple(images), path, seen.seconds)
-    return FetchedInputs(tuple(images))
 
 
 def _either_size(check: Callable[[_Facts], str | None], facts: _Facts, shrink: int) -> str | None:

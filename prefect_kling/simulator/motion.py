@@ -31,8 +31,7 @@ class Life:
 
     def __init__(self, scene: Scene, ground: Ground, size: tuple[int, int]) -> None:
         self._size = size
-        width, height = size
-        bar = bar_height(size)
+        bar, height = bar_height(size), size[1]
         self._inside = slice(bar, height - bar)
         self._glint = _Glint(scene, ground, size) if ground.water else None
         self._beam = _Beam(ground, size) if ground.lamp and scene.light in ("night", "storm", "dusk") else None
@@ -49,7 +48,7 @@ class Life:
             self._beam.draw(planes, frame)
         if self._flash and frame % 97 in (60, 61, 64):
             sky = planes.y[self._inside]
-            sky[:] = np.minimum(sky.astype(np.uint16) * 3 // 2 + 10, 225)
+            sky[:] = np.minimum(sky.astype(np.uint16) * 5 // 4 + 8, 225)
         if self._rain is not None:
             self._fall(planes, frame)
         if self._snow is not None:

@@ -21,6 +21,8 @@ SIZES = {
 }
 """Pixels by aspect ratio and mode (gateway.md, "Output sizes")."""
 
+DEFAULT_MEDIA = MediaSpec()
+
 
 @dataclass(frozen=True)
 class ScriptedShot:
@@ -56,7 +58,7 @@ class ClipOrder:
     shots: tuple[ScriptedShot, ...]
     size: tuple[int, int] | None
     sound: bool = False
-    media: MediaSpec = MediaSpec()
+    media: MediaSpec = DEFAULT_MEDIA
     references: tuple[Path, ...] = ()
     elements: tuple[int, ...] = ()
     first_frame: Path | None = None

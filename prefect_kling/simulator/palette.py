@@ -1,4 +1,4 @@
-"""The colours of a light: sky, land and water at dawn, by day, at dusk, at night, in storm and under cloud. Pure data."""
+"""The colours of a light: sky, land and water at dawn, by day, at dusk, at night, in storm and under cloud. Data."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ PALETTES = {
     ),
 }  # fmt: skip
 
-TINTED = 0.2
+TINTED = 0.26
 
 
 def palette_of(scene: Scene) -> Palette:
@@ -82,10 +82,15 @@ def palette_of(scene: Scene) -> Palette:
     def drawn(colour: Rgb) -> Rgb:
         # As bright as before: a tint is a filter on the lens, not a coat of paint.
         level = sum(colour) / max(sum(tint), 1)
-        red, green, blue = (
-            min(255, round(c + TINTED * 2 * (t * level - c))) for c, t in zip(colour, tint, strict=True)
-        )
+        red, green, blue = (min(255, round(c + TINTED * (t * level - c))) for c, t in zip(colour, tint, strict=True))
         return red, green, blue
 
-    names = ("top", "middle", "low", "far", "near", "water")
-    return replace(palette, **{name: drawn(getattr(palette, name)) for name in names})
+    return replace(
+        palette,
+        top=drawn(palette.top),
+        middle=drawn(palette.middle),
+        low=drawn(palette.low),
+        far=drawn(palette.far),
+        near=drawn(palette.near),
+        water=drawn(palette.water),
+    )

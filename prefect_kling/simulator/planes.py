@@ -10,14 +10,14 @@ import numpy as np
 __all__ = ["Bytes", "Floats", "Planes", "from_rgb", "to_rgb", "ycc"]
 
 Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
-Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 KR, KG, KB = 0.2126, 0.7152, 0.0722
 
 
 @dataclass(frozen=True)
 class Planes:
-    """One picture. `y`, `u` and `v` are views into `whole`, whose shape is (height × 3/2, width)."""
+    """One picture. `y`, `u` and `v` are views into `whole`, whose shape is (3/2 of the height, width)."""
 
     whole: Bytes
     y: Bytes
@@ -26,7 +26,7 @@ class Planes:
 
     @classmethod
     def of(cls, whole: Bytes) -> Planes:
-        """Views a contiguous array of shape (height × 3/2, width) as planes; both sides are even."""
+        """Views a contiguous array of shape (3/2 of the height, width) as planes; both sides are even."""
         rows, width = whole.shape
         height = rows * 2 // 3
         flat = whole.reshape(-1)

@@ -72,8 +72,8 @@ def paint_things(
     if "lighthouse" in scene.things and not indoors:
         lamp = _lighthouse(rgb, palette, scene, horizon, chance)
     if "figure" in scene.things:
-        place = (0.655, 0.6) if indoors else (float(chance.uniform(0.3, 0.45)), 0.84)
-        paint_figure(rgb, place, dark * 0.55, palette.colour("low"), lamp="lamp" in scene.things or indoors)
+        place = (0.655, 0.655) if indoors else (float(chance.uniform(0.3, 0.45)), 0.84)
+        paint_figure(rgb, place, dark * 0.55, palette.colour("low"), lamp="lamp" in scene.things)
     elif "lamp" in scene.things:
         pen = _Pen(rgb, (0.62, 0.72))
         pen.glow(0, 0, 0.34, 0.7)
@@ -156,7 +156,7 @@ def paint_figure(rgb: Floats, feet: Point, colour: Floats, rim: Floats, *, lamp:
             pen.fill([(shift + a * s, b * s) for a, b in leg], paint)
 
     if lamp:
-        pen.glow(-0.3 * s, -0.42 * s, 1.5 * s, 0.62)
+        pen.glow(-0.3 * s, -0.42 * s, 1.9 * s, 0.7)
     body(-0.012 * s, rim)
     body(0.0, colour)
     if lamp:

@@ -62,7 +62,7 @@ def render(order: ClipOrder, path: Path, continued: Trace | None = None) -> Rend
                 if life.life is not None:
                     life.life.draw(last, opened + i if number == 0 else i)
                 if stage.end is None or i < count * ARRIVE[1]:
-                    draw_ball(last, balls[n], horizon=life.mirror)
+                    draw_ball(last, balls[n], mirror=life.mirror)
                 if stage.end is None or i < count * ARRIVE[1]:
                     draw_bars(last, order.shots[number].prompt)
                 if order.barcode:

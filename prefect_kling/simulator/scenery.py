@@ -37,10 +37,17 @@ class Ground:
 
 @dataclass(frozen=True)
 class Painting:
-    """A painted scene: shape (height, width, 3), 0 to 1, and its ground."""
+    """A painted scene.
+
+    Attributes:
+        rgb: shape (height, width, 3), 0 to 1.
+        ground: its geometry.
+        water: where open water is, shape (height, width), 0 or 1; None where there is none.
+    """
 
     rgb: Floats
     ground: Ground
+    water: Floats | None
 
 
 def paint(scene: Scene, size: tuple[int, int], *, plate: Floats | None = None) -> Painting:
@@ -60,9 +67,14 @@ def paint(scene: Scene, size: tuple[int, int], *, plate: Floats | None = None) -
     else:
         canvas.land(near_only=plate is not None)
     ground = canvas.ground
+    before = canvas.rgb.copy() if ground.water else None
     lamp = paint_things(canvas.rgb, scene, canvas.palette, horizon=ground.horizon, chance=canvas.chance)
+    water = None
+    if before is not None:
+        covered = np.abs(canvas.rgb - before).max(axis=2) > 0.004
+        water = (~covered & (canvas.v > ground.horizon)).astype(np.float32)
     canvas.finish()
-    return Painting(canvas.rgb, Ground(ground.horizon, ground.sun, ground.water, lamp))
+    return Painting(canvas.rgb, Ground(ground.horizon, ground.sun, ground.water, lamp), water)
 
 
 def fractal(chance: np.random.Generator, size: tuple[int, int], cells: tuple[int, int], octaves: int = 4) -> Floats:
@@ -83,8 +95,7 @@ def fractal(chance: np.random.Generator, size: tuple[int, int], cells: tuple[int
 
 def _smooth(edge0: float, edge1: float, value: Floats) -> Floats:
     t = np.clip((value - edge0) / (edge1 - edge0), 0, 1)
-    smoothed: Floats = t * t * (3 - 2 * t)
-    return smoothed
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 class _Canvas:
@@ -170,11 +181,10 @@ class _Canvas:
             depth = n / max(layers - 1, 1)
             if near_only and depth < 0.5 and layers > 1:
                 continue
-            self._ridge(n, layers, depth)
+            self._ridge(n, depth)
 
-    def _ridge(self, n: int, layers: int, depth: float) -> None:
+    def _ridge(self, n: int, depth: float) -> None:
         palette, horizon = self.palette, self.ground.horizon
-        width, height = self.size
         place = self.scene.place
         profile = self._profile(n)
         if place == "sea":
@@ -193,7 +203,6 @@ class _Canvas:
         self._fill(line.astype(np.float32), None, colour, haze=0.55 * (1 - depth) + 0.12)
         if place == "city" and depth > 0:
             self._windows(line, n)
-        del width, height, layers
 
     def _profile(self, n: int) -> Floats:
         """A ridge's height along the picture, 0 to 1."""
@@ -202,10 +211,10 @@ class _Canvas:
         if self.scene.place == "mountains":
             noise = fractal(chance, (width, 1), (4 + 2 * n, 1), 6)[0]
             peaks: Floats = 1 - np.abs(noise * 2 - 1) * 1.6
-            return np.clip(peaks, 0, 1)
+            return np.asarray(np.clip(peaks, 0, 1))
         if self.scene.place == "desert":
             waves = fractal(chance, (width, 1), (3 + n, 1), 1)[0]
-            return np.clip(waves, 0, 1)
+            return np.asarray(np.clip(waves, 0, 1))
         return fractal(chance, (width, 1), (4 + n, 1), 4)[0]
 
     def _trees(self, n: int, depth: float) -> Floats:

@@ -112,7 +112,7 @@ async def running(
         else:
             ready.set_exception(error)
 
-    server = _Server(app, lambda: loop.call_soon_threadsafe(settle) and None)
+    server = _Server(app, lambda: (loop.call_soon_threadsafe(settle), None)[1])
 
     def work() -> None:
         try:
@@ -144,7 +144,7 @@ def serve(config: SimulatorConfig | None = None, port: int = 0, *, announce: Cal
     listener = _listen(port)
     server = _Server(create_app(config), lambda: announce(f"{_origin(listener)}{BASE_PATH}"))
 
-    def stop(signum: int, frame: FrameType | None) -> None:
+    def stop(_signum: int, _frame: FrameType | None) -> None:
         server.should_exit = True
 
     before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}

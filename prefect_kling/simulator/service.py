@@ -204,7 +204,7 @@ class Service:
         await self.clock.sleep_until(task.processing_at)
         task.become("processing", at=self.clock.now())
         if "callback-forged" in faults:
-            await self._forge(task, origin)
+            self._spawn(self._forge(task, origin))
         rendered = (await asyncio.gather(rendering, return_exceptions=True))[0]
         await self.clock.sleep_until(task.finish_at)
         now = self.clock.now()

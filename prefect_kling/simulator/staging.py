@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from prefect_kling.simulator.ball import Ball, ball_at, find_ball, radius, start_ball
+from prefect_kling.simulator.ball import Ball, Mirror, ball_at, find_ball, radius, start_ball
 from prefect_kling.simulator.grading import graded, look_of
 from prefect_kling.simulator.motion import Life
 from prefect_kling.simulator.order import ClipOrder, ScriptedShot, frame_size
 from prefect_kling.simulator.planes import Floats, Planes, from_rgb
 from prefect_kling.simulator.props import paint_element, paint_prints
 from prefect_kling.simulator.scene import Scene, chance_of, next_scene, read_scene
-from prefect_kling.simulator.scenery import Ground, paint
+from prefect_kling.simulator.scenery import paint
 from prefect_kling.simulator.trace import Trace, read_planes, read_rgb, read_trace, read_video_end
 
 __all__ = ["Background", "Stage", "Start", "clip_size", "remove_ball", "stage_shot", "start_of"]
@@ -22,16 +22,11 @@ __all__ = ["Background", "Stage", "Start", "clip_size", "remove_ball", "stage_sh
 
 @dataclass(frozen=True)
 class Background:
-    """A still picture and what moves in it; `ground` is None for a picture that nobody painted."""
+    """A still picture, what moves in it and the water that mirrors the ball; a picture nobody painted has neither."""
 
     planes: Planes
-    ground: Ground | None = None
     life: Life | None = None
-
-    @property
-    def mirror(self) -> float | None:
-        """Where water begins that mirrors the ball, as a fraction of the height."""
-        return self.ground.horizon if self.ground is not None and self.ground.water else None
+    mirror: Mirror | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +105,7 @@ def stage_shot(order: ClipOrder, shot: ScriptedShot, number: int, start: Start, 
     if order.end_frame is not None and number == len(order.shots) - 1:
         end = read_planes(order.end_frame, size)
     opening = start.opening if number == 0 else None
-    if opening is not None and opening.ground is None and not (order.references or order.elements):
+    if opening is not None and opening.life is None and not (order.references or order.elements):
         # A still that nobody painted stays; only its light follows the prompt.
         target = Background(graded(opening.planes, look_of(painted(scene, size).planes), 0.45))
         return Stage(scene, opening, target, end)
@@ -128,7 +123,8 @@ def painted(scene: Scene, size: tuple[int, int], order: ClipOrder | None = None)
         paint_prints(painting.rgb, [read_rgb(path, (480, 360)) for path in order.references[1:]])
         for n, element in enumerate(order.elements):
             paint_element(painting.rgb, element, n)
-    return Background(from_rgb(painting.rgb), painting.ground, Life(scene, painting.ground, size))
+    mirror = Mirror(painting.ground.horizon, painting.water) if painting.water is not None else None
+    return Background(from_rgb(painting.rgb), Life(scene, painting.ground, size), mirror)
 
 
 def remove_ball(planes: Planes, x: float, y: float) -> None:

@@ -1,4 +1,4 @@
-"""The frame around the picture: black bars above and below, as a wide film has them, and the prompt in the lower one."""
+"""The frame around the picture: black bars as a wide film has them, and the prompt in the lower one."""
 
 from __future__ import annotations
 

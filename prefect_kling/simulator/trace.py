@@ -19,7 +19,7 @@ from prefect_kling.simulator.ball import Ball
 from prefect_kling.simulator.planes import Floats, Planes, from_rgb
 from prefect_kling.simulator.scene import Scene
 
-__all__ = ["Remembered", "Trace", "read_planes", "read_trace", "read_video_end"]
+__all__ = ["Remembered", "Trace", "planes_of", "read_planes", "read_rgb", "read_trace", "read_video_end"]
 
 THUMB = (64, 36)
 ALIKE = 5.0
@@ -71,7 +71,13 @@ def read_video_end(path: Path) -> Planes:
             last = frame
     if last is None:
         raise ValueError(f"{path.name} has no frames")
-    return Planes.of(last.reformat(last.width // 2 * 2, last.height // 2 * 2).to_ndarray(format="yuv420p"))
+    return planes_of(last)
+
+
+def planes_of(frame: av.VideoFrame) -> Planes:
+    """A decoded frame as planes; an odd last row or column is lost to scaling."""
+    even = frame.reformat(frame.width // 2 * 2, frame.height // 2 * 2, format="yuv420p")
+    return Planes.of(even.to_ndarray().astype(np.uint8, copy=False))
 
 
 def read_planes(path: Path, size: tuple[int, int]) -> Planes:

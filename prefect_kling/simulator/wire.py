@@ -35,9 +35,9 @@ class DroppingProtocol(H11Protocol):
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope["extensions"] = {**scope.get("extensions", {}), DROP: self._drop}
-            await inner(scope, receive, send)  # type: ignore[arg-type]  # uvicorn's own event types are narrower
+            await inner(scope, receive, send)
 
-        self.app = app  # type: ignore[assignment]
+        self.app = app
 
     def _drop(self) -> None:
         self.transport.close()

@@ -1,0 +1,126 @@
+"""Faults over HTTP: what the caller sees, and what was billed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+
+async def test_a_lost_answer_has_created_a_task(simulate: Any, until: Any, order: dict[str, Any]) -> None:
+    async with simulate(faults="lost-answer=@1") as (simulator, client):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await client.post("video/generations", json=order)
+
+        async def billed() -> bool:
+            return bool(simulator.service.stats()["micro_usd"]["billed"] == 189_900)
+
+        await until(billed)
+        assert simulator.service.stats()["faults"] == {"lost-answer": 1}
+        assert (await client.post("video/generations", json=order)).status_code == 200
+
+
+async def test_a_hung_answer_says_nothing_and_ends_with_the_simulator(
+    simulate: Any, until: Any, order: dict[str, Any]
+) -> None:
+    async with simulate(faults="hung-answer=1") as (simulator, client):
+        with pytest.raises(httpx.ReadTimeout):
+            await client.post("video/generations", json=order, timeout=httpx.Timeout(5, read=0.3))
+        assert simulator.service.stats()["creates"] == 1
+        waiting = asyncio.ensure_future(client.post("video/generations", json=order))
+
+        async def accepted() -> bool:
+            return bool(simulator.service.stats()["creates"] == 2)
+
+        await until(accepted)
+        simulator.stop()
+        with pytest.raises(httpx.RemoteProtocolError):
+            await waiting
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "creates"),
+    [("429", 429, 0), ("500", 500, 0), ("504", 504, 0), ("accepted-502", 502, 1), ("accepted-504", 504, 1)],
+)
+async def test_an_error_on_create_may_or_may_not_have_created(
+    simulate: Any, order: dict[str, Any], fault: str, status: int, creates: int
+) -> None:
+    async with simulate(faults=f"{fault}=@1") as (simulator, client):
+        answer = await client.post("video/generations", json=order)
+        assert answer.status_code == answer.json()["code"] == status
+        assert simulator.service.stats()["creates"] == creates
+        assert ("retry-after" in answer.headers) == (status == 429)
+
+
+async def test_a_proxy_answers_html_for_an_accepted_task(simulate: Any, order: dict[str, Any]) -> None:
+    async with simulate(faults="html=@1,poll-html=@1,poll-503=@2") as (simulator, client):
+        answer = await client.post("video/generations", json=order)
+        assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (200, "text/html")
+        assert simulator.service.stats()["creates"] == 1
+        assert "<html>" in (await client.get("video/generations", params={"task_id": "x"})).text
+        assert (await client.get("video/generations", params={"task_id": "x"})).status_code == 503
+
+
+@pytest.mark.parametrize(("fault", "said"), [("failed", "internal error"), ("moderation", "risk control")])
+async def test_a_failed_task_is_not_billed(
+    simulate: Any, finish: Any, order: dict[str, Any], fault: str, said: str
+) -> None:
+    async with simulate(faults=f"{fault}=1") as (simulator, client):
+        data = await finish(client, order)
+        assert data["state"] == "failed"
+        assert said in data["failMsg"]
+        assert data["resultUrls"] == []
+        assert simulator.service.stats()["usd"] == {"balance": "100", "frozen": "0", "billed": "0"}
+
+
+async def test_an_unknown_state_never_ends(simulate: Any, until: Any, order: dict[str, Any]) -> None:
+    async with simulate(faults="unknown-state=1") as (simulator, client):
+        task_id = (await client.post("video/generations", json=order)).json()["data"]["taskId"]
+
+        async def over() -> bool:
+            return bool(simulator.service.tasks[task_id].state == "completed")
+
+        await until(over)
+        poll = await client.get("video/generations", params={"task_id": task_id})
+        assert poll.json()["data"]["state"] not in ("pending", "processing", "completed", "failed")
+
+
+async def test_downloads_break_in_the_ways_that_are_asked_for(
+    simulate: Any, finish: Any, order: dict[str, Any]
+) -> None:
+    spec = "truncated-download=@1,slow-download=@2,download-503=@3"
+    async with simulate(faults=spec, slow_seconds=0.2) as (_, client):
+        (url,) = (await finish(client, order))["resultUrls"]
+        received = b""
+        with pytest.raises(httpx.RemoteProtocolError):
+            async with client.stream("GET", url) as answer:
+                async for chunk in answer.aiter_raw():
+                    received += chunk
+        length = int(answer.headers["content-length"])
+        assert 0 < len(received) < length
+        slow = await client.get(url, headers={"Range": f"bytes={len(received)}-"})
+        assert slow.elapsed.total_seconds() >= 0.15
+        assert (await client.get(url)).status_code == 503
+        whole = await client.get(url)
+        assert received + slow.content == whole.content
+
+
+async def test_an_expired_result_and_a_failed_upload(simulate: Any, finish: Any, order: dict[str, Any]) -> None:
+    async with simulate(faults="expired=@1,upload-502=@1") as (_, client):
+        data = await finish(client, order)
+        assert data["state"] == "completed"
+        assert (await client.get(data["resultUrls"][0])).status_code == 410
+        assert (await client.post("files", files={"file": ("a", b"x")})).status_code == 502
+        assert (await client.post("files", files={"file": ("a", b"x")})).status_code == 200
+
+
+async def test_jitter_and_faults_come_from_the_seed(simulate: Any, order: dict[str, Any]) -> None:
+    seen = []
+    for _ in range(2):
+        async with simulate(seed=11, faults="500=0.4,429=0.2") as (_, client):
+            wrong = {**order, "model": "none"}
+            seen.append([(await client.post("video/generations", json=wrong)).status_code for _ in range(12)])
+    assert seen[0] == seen[1]
+    assert set(seen[0]) == {400, 429, 500}

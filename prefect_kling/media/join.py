@@ -24,6 +24,11 @@ from prefect_kling.media.verify import Expected, verify
 __all__ = ["CutClip", "Film", "join"]
 
 
+# One ffmpeg holds a decoder for each of its clips, 15 MB at 720p (measured: 285 MB for 4 clips, 806 MB for 40). With
+# equal options x264 writes equal parameter sets, so parts are spliced without loss.
+CLIPS_AT_ONCE = 8
+
+
 @dataclass(frozen=True)
 class CutClip:
     """One clip of the film.
@@ -98,9 +103,16 @@ async def join(clips: Sequence[CutClip], out: Path, *, on_progress: Callable[[in
             target = target_of(facts)
             rate = target.frame_rate
             progress = _Progress(sum(film_frames(clip, rate) for clip in facts), on_progress)
-            encoded = stack.enter_context(scratch(out))
-            await reencode(facts, target, encoded, progress.up_to)
-            pictures = await probe([encoded])
+            parts = []
+            for first in range(0, len(facts), CLIPS_AT_ONCE):
+                parts.append(stack.enter_context(scratch(out)))
+                done = sum(film_frames(clip, rate) for clip in facts[:first])
+                await reencode(facts[first : first + CLIPS_AT_ONCE], target, parts[-1], progress.beyond(done))
+            pictures = await probe(parts)
+            # A part of very few frames reorders none of them; splicing evens that out.
+            spliceable = plan_join([replace(part, video=replace(part.video, delay=0)) for part in pictures])
+            if spliceable.method != "copy":
+                raise InvalidMedia(f"The encoded parts do not fit together, so there is no film. {spliceable.reason}")
         scenes = [Scene(clip, cut.title, film_frames(clip, rate)) for clip, cut in zip(facts, clips, strict=True)]
         frames = sum(scene.frames for scene in scenes)
         video = pictures[0].video
@@ -162,6 +174,9 @@ class _Progress:
         if self._tell is not None and done > self._done:
             self._done = done
             self._tell(done, self._total)
+
+    def beyond(self, before: int) -> Callable[[int], None]:
+        return lambda done: self.up_to(before + done)
 
     def from_thread(self, done: int) -> None:
         if done >= self._due or done == self._total:

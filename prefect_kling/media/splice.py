@@ -67,7 +67,7 @@ def splice(
     """Writes the film into `out`. Blocking; memory does not grow with the number of clips.
 
     Args:
-        pictures: clips with equal copy keys, safe to splice; their pictures in a row are the film's.
+        pictures: clips with equal copy keys (but for the delay), safe to splice; in a row, their pictures are the film's.
         scenes: whose sounds in a row are the film's, and whose titles are its chapters. As many frames as `pictures`.
         out: the work file.
         checkpoint: called between packets.
@@ -164,7 +164,7 @@ def _picture_track(film: OutputContainer, template: InputContainer, clip: MediaF
 
 def _film_packets(pictures: Sequence[MediaFacts]) -> Iterator[Packet[Any]]:
     """All pictures' packets on one clock, counted in frames."""
-    before = 0
+    before, delay = 0, max(clip.video.delay for clip in pictures)
     for clip in pictures:
         video = clip.video
         step = 1 / (video.frame_rate * video.time_base)
@@ -174,7 +174,8 @@ def _film_packets(pictures: Sequence[MediaFacts]) -> Iterator[Packet[Any]]:
         with _opened(clip) as container:
             for packet in _coded(container, clip):
                 packet.pts += before * ticks
-                packet.dts += before * ticks
+                # Decoding may always begin earlier, and has to where the clip before needs more time for reordering.
+                packet.dts += before * ticks - (delay - video.delay)
                 packet.duration = ticks
                 count += 1
                 yield packet

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.media import join as joining
 from prefect_kling.media.join import CutClip, Film, join
 from prefect_kling.media.probe import probe
 from prefect_kling.media.splice import Chapter
@@ -151,6 +152,21 @@ async def test_mixed_sizes_and_codecs_are_encoded_with_every_frame_once(
     for start in (0, 0.5, 33 / 24):
         assert seen.onset(start, start + 0.5) == pytest.approx(beep, abs=0.005)
     assert film.chapters[2] == Chapter("Shot 3", 24, 33)
+
+
+async def test_a_long_encode_in_parts_is_the_same_film(
+    shots: list[Path], make_clip: MakeClip, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "CLIPS_AT_ONCE", 2)
+    single = make_clip("single.mp4", shot=8, frames=1, size=(640, 360))
+    told: list[int] = []
+    cuts = [CutClip(path, path.stem) for path in (*shots, shots[0], single)]
+    film = await join(cuts, tmp_path / "film.mp4", on_progress=lambda done, total: told.append(done))
+    seen = watch(tmp_path / "film.mp4")
+    assert film.method == "encode"
+    assert seen.marks == [*[(shot, n) for shot in (1, 2, 3, 1) for n in range(12)], (8, 0)]
+    assert seen.times == [Fraction(n, 24) for n in range(49)]
+    assert told == sorted(set(told))
 
 
 async def test_another_frame_rate_keeps_its_length_and_its_sound(

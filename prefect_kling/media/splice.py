@@ -67,7 +67,7 @@ def splice(
     """Writes the film into `out`. Blocking; memory does not grow with the number of clips.
 
     Args:
-        pictures: clips with equal copy keys (but for the delay), safe to splice; in a row, their pictures are the film's.
+        pictures: clips with equal copy keys (but for the delay), safe to splice; in a row they are the film's picture.
         scenes: whose sounds in a row are the film's, and whose titles are its chapters. As many frames as `pictures`.
         out: the work file.
         checkpoint: called between packets.

@@ -39,11 +39,12 @@ def edit(order: ClipOrder, source: Path, path: Path) -> Rendered:
         scene = next_scene(trace.scene, prompt, order.identity, same_ground=True)
     else:
         scene = read_scene(prompt, order.identity)
-    with av.open(str(source), format="mov") as container:
+    # The sound is read by itself: decoding the frames takes the container to its end.
+    with av.open(str(source), format="mov") as container, av.open(str(source), format="mov") as heard:
         video = container.streams.video[0]
         size = video.width // 2 * 2, video.height // 2 * 2
         target = painted(scene, size, order)
-        kept = container if order.keep_sound and container.streams.audio else None
+        kept = heard if order.keep_sound and heard.streams.audio else None
         relight = _Relight(order, trace, target, size)
         ending = _ending(trace, scene, steady=relight.exact)
         written, last = 0, None

@@ -90,7 +90,7 @@ def fractal(chance: np.random.Generator, size: tuple[int, int], cells: tuple[int
         full += weight
         weight *= 0.5
         across, down = min(across * 2, width), min(down * 2, height)
-    return np.clip(total / full, 0, 1)
+    return np.asarray(np.clip(total / full, 0, 1))
 
 
 def _smooth(edge0: float, edge1: float, value: Floats) -> Floats:
@@ -215,7 +215,7 @@ class _Canvas:
         if self.scene.place == "desert":
             waves = fractal(chance, (width, 1), (3 + n, 1), 1)[0]
             return np.asarray(np.clip(waves, 0, 1))
-        return fractal(chance, (width, 1), (4 + n, 1), 4)[0]
+        return np.asarray(fractal(chance, (width, 1), (4 + n, 1), 4)[0])
 
     def _trees(self, n: int, depth: float) -> Floats:
         width, _ = self.size

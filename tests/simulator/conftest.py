@@ -43,7 +43,7 @@ def until() -> Until:
 
     async def wait(ask: Callable[[], Awaitable[Any]]) -> Any:
         async with asyncio.timeout(30):
-            while not (answer := await ask()):
+            while not (answer := await ask()):  # noqa: ASYNC110 - it is a remote state
                 await asyncio.sleep(0.01)
             return answer
 

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 from prefect.logging import get_run_logger
@@ -19,7 +19,13 @@ from prefect_kling.clips import Clip, file_name
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
 from prefect_kling.flows.progress import tell
 from prefect_kling.gateway.addresses import is_loopback_url
-from prefect_kling.gateway.errors import AuthenticationFailed, InsufficientCredits, KlingError, PurchaseUncertain
+from prefect_kling.gateway.errors import (
+    AuthenticationFailed,
+    GenerationFailed,
+    InsufficientCredits,
+    KlingError,
+    PurchaseUncertain,
+)
 from prefect_kling.gateway.prices import PriceTable, estimate_cost
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.settings import StudioSettings
@@ -33,9 +39,12 @@ from prefect_kling.tasks import (
     join_clips,
     wait_for_video,
 )
-from prefect_kling.tasks.results import Film, Hosted
+from prefect_kling.tasks.results import Film, Hosted, Submitted
 
 __all__ = ["render"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CLOSES_THE_TILL = (InsufficientCredits, AuthenticationFailed)
 """After one of these, nothing more is bought in this run: the next create would be refused as well."""
@@ -120,7 +129,11 @@ class _Run:
         async with self.slots:
             submitted = await self._buy(shot, request, usd, [origin for _, origin in sources], bought)
             tell(shot.id, "generating", f"task {submitted.task_id}")
-            generated = await _named(wait_for_video, f"{shot.id} · generate")(submitted, self.studio)
+            try:
+                generated = await _named(wait_for_video, f"{shot.id} · generate")(submitted, self.studio)
+            except GenerationFailed:
+                bought.usd = Decimal(0)  # failed tasks are not billed
+                raise
         tell(shot.id, "downloading")
         return await _named(download_video, f"{shot.id} · download")(
             generated, self.studio, folder=f"clips/{self.folder}"
@@ -128,7 +141,7 @@ class _Run:
 
     async def _buy(
         self, shot: PlannedShot, request: OmniVideoRequest, usd: Decimal, origins: Sequence[Any], bought: _Bought
-    ) -> Any:
+    ) -> Submitted:
         if self.till_closed is not None:
             raise self.till_closed
         tell(shot.id, "buying", f"{usd:.2f} USD")
@@ -183,7 +196,7 @@ class _Bought:
         self.usd = Decimal(0)
 
 
-def _named(task: Task[..., Any], name: str) -> Task[..., Any]:
+def _named(task: Task[P, R], name: str) -> Task[P, R]:
     return task.with_options(task_run_name=name)
 
 

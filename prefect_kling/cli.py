@@ -143,7 +143,7 @@ def render(
         _print_json(_rendering_json(rendering, out))
     if film is None:
         announce(f"{rendering.title}: {rendering.sentence()}")
-        return exit_code(shot.error_type for shot in (*rendering.failures, rendering) if shot.error_type)
+        return exit_code(filter(None, (*(shot.error_type for shot in rendering.failures), rendering.error_type)))
     cost = "would have cost" if simulate else "cost"
     announce(f"{rendering.title}: {len(rendering.shots)} clips, {film.seconds:.1f} s of film")
     announce(f"It {cost} {rendering.usd:.2f} USD and took {time.monotonic() - begun:.0f} s")

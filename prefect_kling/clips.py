@@ -153,17 +153,15 @@ class ClipStorage:
             InvalidMedia: it is missing, or is not the file that `sha256` names.
         """
         async with self._copied(location) as path:
-            try:
-                found = await asyncio.to_thread(_sha256, path) if sha256 else None
-            except FileNotFoundError:
-                raise InvalidMedia(f"{location} is no longer in storage") from None
-            if found != sha256:
+            if sha256 is not None and await asyncio.to_thread(_sha256, path) != sha256:
                 raise InvalidMedia(f"{location} is not the file that was stored: its sha256 has changed")
             yield path
 
     @asynccontextmanager
     async def _copied(self, location: str) -> AsyncIterator[Path]:
         if self._local:
+            if not await asyncio.to_thread(Path(location).is_file):
+                raise InvalidMedia(f"{location} is not there")
             yield Path(location)
             return
         async with self.incoming() as folder:
@@ -171,7 +169,7 @@ class ClipStorage:
             try:
                 await asyncio.to_thread(self._fs.get_file, self._path(location), str(copy))
             except FileNotFoundError:
-                raise InvalidMedia(f"{location} is no longer in storage") from None
+                raise InvalidMedia(f"{location} is not there") from None
             yield copy
 
     def _path(self, location: str) -> str:

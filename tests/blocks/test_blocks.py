@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from prefect.blocks.core import Block
-from prefect.testing.standard_test_suites import BlockStandardTestSuite
+from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 
 from prefect_kling import KlingCredentials, KlingStudio
 from prefect_kling.gateway.client import DEFAULT_BASE_URL
@@ -50,7 +50,7 @@ async def test_a_studio_survives_saving_and_loading(tmp_path: Path) -> None:
         budget_per_run=2.5,
     )
     await before.asave("survivor", overwrite=True)
-    after = await KlingStudio.aload("survivor")
+    after: KlingStudio = await KlingStudio.aload("survivor")
     assert after.settings() == before.settings()
     assert after.credentials.api_key.get_secret_value() == KEY
 

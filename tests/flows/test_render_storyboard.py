@@ -108,7 +108,12 @@ async def edges(flow_run_id: UUID) -> dict[str, set[str]]:
         runs = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
     names = {run.id: run.name for run in runs}
     return {
-        run.name: {names[source.id] for sources in run.task_inputs.values() for source in sources if source.id in names}
+        run.name: {
+            names[source.id]
+            for sources in run.task_inputs.values()
+            for source in sources
+            if source.input_type == "task_run"
+        }
         for run in runs
     }
 
@@ -223,19 +228,16 @@ async def test_a_document_typed_into_the_form_renders_too(studio: KlingStudio) -
 
 
 async def test_a_cancelled_run_leaves_its_finished_clips(studio: KlingStudio, tmp_path: Path) -> None:
-    config = SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, faults="slow-generation=@2")
-    text = THREE.replace("    base: first\n", "    base: first\n    mode: pro\n")
     stored = asyncio.Event()
 
     def watch(step: Progress) -> None:
         if step.step == "stored" and step.shot == "first":
             stored.set()
 
-    del config
     async with running(SimulatorConfig(seed=1, generation_seconds=0.3, shrink=8)) as server:
         token = watcher.set(watch)
-        run = asyncio.create_task(
-            render_storyboard(written(tmp_path, text), at(studio, server, max_in_flight=1), return_state=True)
+        run = asyncio.ensure_future(
+            render_storyboard(written(tmp_path, THREE), at(studio, server, max_in_flight=1), return_state=True)
         )
         watcher.reset(token)
         await asyncio.wait_for(stored.wait(), 60)

@@ -1,0 +1,217 @@
+"""What a user writes: the storyboard's fields, their bounds and what each of them means.
+
+These models are also the JSON Schema of `prefect-kling schema` and Prefect's Custom-run form. So they are flat, an
+unsaid field is an empty value rather than an optional one (the form shows optional fields as tabs), and descriptions
+are plain text. What spans fields, shots or files is the plan's business.
+"""
+
+# No `from __future__ import annotations` here: Prefect reads these annotations to draw its form.
+import unicodedata
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from prefect_kling.gateway.requests import AspectRatio, Mode, Model
+
+__all__ = ["Cut", "Defaults", "MultiShotPart", "Shot", "Storyboard", "repeated_ids", "slug"]
+
+MAX_SHOTS = 2000
+MAX_PROMPT = 2500
+MAX_ADDRESS = 4096
+_MAX_FOLDER_BYTES = 80
+# Windows opens a device under these names, whatever their case; a film may be opened there from a shared folder.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+
+
+def _on_off(value: Any) -> Any:
+    return {True: "on", False: "off", "true": "on", "false": "off"}.get(value, value) if _hashable(value) else value
+
+
+def _yes_no(value: Any) -> Any:
+    return {True: "yes", False: "no", "true": "yes", "false": "no"}.get(value, value) if _hashable(value) else value
+
+
+def _hashable(value: Any) -> bool:
+    # 1 == True in Python, and `sound: 1` is not what anybody means.
+    return isinstance(value, bool | str)
+
+
+def _whole(value: Any) -> Any:
+    # A number that comes from a variable has to stand in quotes in YAML, and so arrives as text.
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, bool | float | str):
+        raise PydanticCustomError("whole", "a whole number is needed")
+    return value
+
+
+ShotId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", min_length=1, max_length=64)]
+InputName = Annotated[str, StringConstraints(pattern=r"^[^\W\d]\w*$", max_length=64)]
+Address = Annotated[str, StringConstraints(max_length=MAX_ADDRESS)]
+ElementId = Annotated[int, Field(ge=1, le=2**63 - 1), BeforeValidator(_whole)]
+Sound = Literal["on", "off"]
+KeepSound = Literal["yes", "no"]
+
+
+class _Written(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MultiShotPart(_Written):
+    """One part of a shot that the model cuts into several by itself."""
+
+    prompt: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
+        description="What this part shows; 512 characters at most, the look included."
+    )
+    duration: Annotated[int, Field(ge=1, le=15), BeforeValidator(_whole)] = Field(
+        description="Seconds of this part. The parts add up to the shot's duration."
+    )
+
+
+class Defaults(_Written):
+    """What holds for every shot that does not say otherwise, where the gateway takes the field at all."""
+
+    model: Model = Field(default="kling-v3-omni", description="The model that makes the shots.")
+    mode: Mode = Field(default="std", description="std makes 720p, pro makes 1080p.")
+    aspect_ratio: AspectRatio = Field(
+        default="16:9",
+        description="Shape of the picture. Not sent with base edits and first frames, which bring their own.",
+    )
+    duration: Annotated[int, Field(ge=3, le=15), BeforeValidator(_whole)] = Field(
+        default=5,
+        description="Seconds: 3 to 10 for kling-video-o1, 3 to 15 for kling-v3-omni. Not sent with base edits.",
+    )
+    sound: Annotated[Sound, BeforeValidator(_on_off)] = Field(
+        default="off", description="Whether the model makes sound. Shots with base or feature have none in any case."
+    )
+    keep_original_sound: Annotated[KeepSound, BeforeValidator(_yes_no)] = Field(
+        default="no", description="Whether shots with base or feature keep that video's sound."
+    )
+
+
+class Shot(_Written):
+    """One generation. Every field but the id may be left out; empty means: as in the defaults, or none."""
+
+    id: ShotId = Field(
+        description="The shot's name, by which others refer to it: letters, digits, - and _; 64 characters at most."
+    )
+    prompt: Annotated[str, StringConstraints(max_length=MAX_PROMPT)] = Field(
+        default="",
+        description=(
+            "What to show; the storyboard's look is appended. {harbour} stands for the image or element of that name, "
+            "{base} and {feature} for that video. 2,500 characters at most, the look included."
+        ),
+    )
+    model: Literal["", "kling-video-o1", "kling-v3-omni"] = Field(default="", description="Empty: as in the defaults.")
+    mode: Literal["", "std", "pro"] = Field(
+        default="", description="std makes 720p, pro makes 1080p. Empty: as in the defaults."
+    )
+    aspect_ratio: Literal["", "16:9", "9:16", "1:1"] = Field(default="", description="Empty: as in the defaults.")
+    duration: Annotated[int, Field(ge=0, le=15), BeforeValidator(_whole)] = Field(
+        default=0,
+        description=(
+            "Seconds: 3 to 10 for kling-video-o1, 3 to 15 for kling-v3-omni. 0: the sum of multi_shot, else as in the "
+            "defaults. A base edit is as long as its input."
+        ),
+    )
+    sound: Annotated[Literal["", "on", "off"], BeforeValidator(_on_off)] = Field(
+        default="", description="Whether the model makes sound; not with base or feature. Empty: as in the defaults."
+    )
+    base: Address = Field(
+        default="",
+        description="The video this shot is an edit of, and as long as: a shot's id, a local path or a URL.",
+    )
+    feature: Address = Field(
+        default="",
+        description="The video whose style, subject and camera this shot goes on with: a shot's id, a path or a URL.",
+    )
+    keep_original_sound: Annotated[Literal["", "yes", "no"], BeforeValidator(_yes_no)] = Field(
+        default="",
+        description="Whether the sound of base or feature is kept. Empty: as in the defaults, which is no.",
+    )
+    continues: Address = Field(
+        default="", description="Id of the shot whose last frame this one starts on. Not together with first_frame."
+    )
+    first_frame: Address = Field(
+        default="",
+        description="The image this shot starts on: a local path or a URL, or a shot's id for that clip's last frame.",
+    )
+    end_frame: Address = Field(
+        default="",
+        description=(
+            "The image this shot ends on: a local path or a URL, or a shot's id for that clip's last frame (not its "
+            "first). Needs continues or first_frame."
+        ),
+    )
+    images: dict[InputName, Annotated[Address, StringConstraints(min_length=1)]] = Field(
+        default_factory=dict,
+        max_length=7,
+        description="Reference images, name to path or URL; jpg or png. The names can be used in the prompt in braces.",
+    )
+    elements: list[ElementId] | dict[InputName, ElementId] = Field(
+        default_factory=list,
+        description="Ids of elements stored at Kling: a list, or name to id for use in the prompt in braces.",
+    )
+    multi_shot: Literal["", "intelligence"] | Annotated[list[MultiShotPart], Field(min_length=1, max_length=6)] = Field(
+        default="",
+        description=(
+            "Lets the model cut this shot into several; kling-v3-omni only. A list of 1 to 6 parts, each with prompt "
+            "and duration, or the word intelligence to let the model decide."
+        ),
+    )
+    in_cut: bool = Field(default=True, description="Whether the film shows it; no for shots that are only a source.")
+
+
+class Cut(_Written):
+    """How the clips become a film. The shots' order in the document is their order in the film."""
+
+    transition: Literal["cut"] = Field(default="cut", description="How one shot follows another: cut, a hard cut.")
+
+
+class Storyboard(_Written):
+    """A film, shot by shot: what `prefect-kling render` and the flow `render_storyboard` take."""
+
+    title: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
+        description="The film's name; files and folders are named after it."
+    )
+    look: Annotated[str, StringConstraints(max_length=1000)] = Field(
+        default="", description="The look of the whole film; appended to every prompt after a comma."
+    )
+    defaults: Defaults = Field(default_factory=Defaults, description="What holds for shots that do not say otherwise.")
+    shots: list[Shot] = Field(
+        min_length=1, max_length=MAX_SHOTS, description="The shots, in the order in which the film shows them."
+    )
+    cut: Cut = Field(default_factory=Cut, description="How the clips become a film.")
+
+    @model_validator(mode="after")
+    def _one_shot_an_id(self) -> Self:
+        for index, first in repeated_ids(shot.id for shot in self.shots):
+            raise PydanticCustomError(
+                "repeated_id",
+                "shots {first} and {second} have the same id '{id}'",
+                {"first": first + 1, "second": index + 1, "id": self.shots[index].id},
+            )
+        return self
+
+
+def repeated_ids(ids: Iterable[str]) -> list[tuple[int, int]]:
+    """Where an id is used again: pairs of that position and the id's first one, from 0."""
+    firsts: dict[str, int] = {}
+    return [(n, first) for n, name in enumerate(ids) if (first := firsts.setdefault(name, n)) != n]
+
+
+def slug(title: str) -> str:
+    """A folder name for a title.
+
+    Letters and digits of any script in lower case, everything else as single hyphens; at most 80 bytes in UTF-8, never
+    empty, never a path, a hidden file or a device. Different titles may give the same name.
+    """
+    text = unicodedata.normalize("NFKC", title).lower()
+    kept = "".join(c if unicodedata.category(c)[0] in "LNM" else " " for c in text)
+    name = "-".join(kept.split())
+    name = name.encode()[:_MAX_FOLDER_BYTES].decode(errors="ignore").strip("-")
+    if not name:
+        return "film"
+    return f"{name}-film" if name in _DEVICES else name

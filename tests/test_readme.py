@@ -1,0 +1,106 @@
+"""The README's examples, run as they stand: its storyboard, its flow, its commands."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_kling import KlingStudio
+from prefect_kling.media.probe import probe
+from prefect_kling.simulator.server import Running
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.partition("  #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_its_storyboard_is_one(tmp_path: Path) -> None:
+    from prefect_kling.storyboard.plan import plan
+    from prefect_kling.storyboard.reader import read_storyboard
+
+    (text,) = blocks("yaml")
+    (tmp_path / "readme.yaml").write_text(text)
+    planned = plan(read_storyboard(tmp_path / "readme.yaml"))
+    assert [shot.needs for shot in planned.shots] == [(), ("dawn",), ("dawn",), ("keeper",)]
+
+
+@pytest.mark.usefixtures("prefect_server")
+async def test_its_flow_makes_a_film_of_two_shots(studio: KlingStudio) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(blocks("python")[0], "README.md", "exec"), names)
+    film = await names["storm"](studio)
+    (facts,) = await probe([Path(film.path)])
+    assert facts.video.frames == film.frames == 2 * 121
+    assert film.path.endswith("films/storm.mp4")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_its_blocks_can_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, Any] = {}
+    exec(compile(blocks("python")[1], "README.md", "exec"), names)
+    loaded = KlingStudio.load("films")
+    assert isinstance(loaded, KlingStudio)
+    assert loaded.settings() == names["studio"].settings()
+
+
+async def test_its_commands_run(server_environment: dict[str, str], simulator: Running, tmp_path: Path) -> None:
+    """All but `make test`, which is what runs this, and `make film`, which is one of the others in a fresh `.venv`."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    (folder / "storyboards").symlink_to(ROOT / "storyboards")
+    (folder / "storyboard.yaml").write_text(blocks("yaml")[0])
+    environment = server_environment | {
+        "APIMODELS_BASE_URL": simulator.base_url,
+        "PREFECT_INTEGRATIONS_KLING_POLL_INTERVAL": "0.2",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    ran = []
+    for command in commands():
+        if command.startswith("make "):
+            continue
+        if command.startswith("export "):
+            name, _, value = shlex.split(command)[1].partition("=")
+            environment[name] = value
+            continue
+        done = await asyncio.to_thread(
+            subprocess.run,
+            command,
+            shell=True,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        ran.append(command.split()[:2])
+    assert ran == [
+        ["prefect-kling", "plan"],
+        ["prefect-kling", "render"],
+        ["prefect-kling", "schema"],
+        ["prefect-kling", "render"],
+        ["prefect", "block"],
+    ]
+    assert (folder / "film.mp4").stat().st_size > 0
+
+
+def test_what_it_points_to_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []

@@ -6,7 +6,7 @@ frame, which relights exactly what stands in it. Any other input is graded as a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -31,8 +31,8 @@ from prefect_kling.simulator.trace import Trace, planes_of, read_trace
 __all__ = ["edit"]
 
 
-def edit(order: ClipOrder, source: Path, path: Path) -> Rendered:
-    """Renders an edit of the video at `source` into `path`."""
+def edit(order: ClipOrder, source: Path, path: Path, *, abandoned: Callable[[], bool]) -> Rendered:
+    """Renders an edit of the video at `source` into `path`, unless `abandoned` says stop."""
     trace = read_trace(source)
     prompt = order.shots[0].prompt
     if trace is not None:
@@ -57,6 +57,7 @@ def edit(order: ClipOrder, source: Path, path: Path) -> Rendered:
             copied=kept,
             rate=Fraction(video.average_rate or 24),
             time_base=video.time_base,
+            abandoned=abandoned,
         ) as writer:
             for planes, pts in _frames(container, video):
                 last = relight.frame(planes, written)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +17,16 @@ from av.video.stream import VideoStream
 from prefect_kling.simulator.config import MediaSpec
 from prefect_kling.simulator.planes import Planes
 
-__all__ = ["AUDIO_RATE", "ClipWriter"]
+__all__ = ["AUDIO_RATE", "Abandoned", "ClipWriter"]
 
 AUDIO_RATE = 44_100
 BT709 = 1
 LIMITED_RANGE = 1
 AAC_FRAME = 1024
+
+
+class Abandoned(Exception):
+    """Nobody wants the clip any more: the simulator ends."""
 
 
 class ClipWriter:
@@ -36,6 +41,7 @@ class ClipWriter:
         copied: an input whose audio is copied instead (`copy_sound`).
         rate: frames per second where they follow an input.
         time_base: of the presentation times, where they follow an input.
+        abandoned: asked before each frame; once it is true, writing ends with `Abandoned`.
     """
 
     def __init__(
@@ -49,7 +55,9 @@ class ClipWriter:
         copied: InputContainer | None = None,
         rate: Fraction | None = None,
         time_base: Fraction | None = None,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._abandoned = abandoned
         self._container = av.open(str(path), "w", format="mp4")
         self._container.metadata["comment"] = comment
         self._hidden = media.hidden_frames
@@ -87,6 +95,8 @@ class ClipWriter:
 
     def write(self, planes: Planes, pts: int) -> None:
         """Encodes one frame, shown at `pts` in the stream's time base."""
+        if self._abandoned():
+            raise Abandoned
         frame = av.VideoFrame.from_ndarray(planes.whole, format="yuv420p")
         frame.pts = pts
         frame.color_range = LIMITED_RANGE

@@ -27,13 +27,14 @@ class Life:
         scene: what is to be seen.
         ground: as painted.
         size: width and height in pixels.
+        water: where open water is, shape (height, width), 0 or 1, if there is any.
     """
 
-    def __init__(self, scene: Scene, ground: Ground, size: tuple[int, int]) -> None:
+    def __init__(self, scene: Scene, ground: Ground, size: tuple[int, int], water: Floats | None = None) -> None:
         self._size = size
         bar, height = bar_height(size), size[1]
         self._inside = slice(bar, height - bar)
-        self._glint = _Glint(scene, ground, size) if ground.water else None
+        self._glint = _Glint(scene, ground, size, water) if water is not None else None
         self._beam = _Beam(ground, size) if ground.lamp and scene.light in ("night", "storm", "dusk") else None
         outdoors = scene.place != "interior"
         self._rain = _streaks(scene, size) if outdoors and "rain" in scene.things else None
@@ -81,7 +82,7 @@ def _streaks(scene: Scene, size: tuple[int, int]) -> Bytes:
 class _Glint:
     """The sun's or moon's light on the waves: two fields of noise that turn into each other and back."""
 
-    def __init__(self, scene: Scene, ground: Ground, size: tuple[int, int]) -> None:
+    def __init__(self, scene: Scene, ground: Ground, size: tuple[int, int], water: Floats) -> None:
         width, height = size
         palette = palette_of(scene)
         top = int((ground.horizon + 0.012) * height)
@@ -96,7 +97,7 @@ class _Glint:
         u = (np.arange(left, right, dtype=np.float32)[None, :] / width - ground.sun[0]) * width / height
         t = np.linspace(0, 1, bottom - top, dtype=np.float32)[:, None]
         column = np.exp(-((u / (0.022 + 0.07 * t)) ** 2)) * np.clip(1 - np.abs(u) / 0.165, 0, 1)
-        self._light: Floats = column * 330 * palette.glow * np.clip(1.15 - t, 0, 1)
+        self._light: Floats = column * 330 * palette.glow * np.clip(1.15 - t, 0, 1) * water[self._where]
 
     def draw(self, planes: Planes, frame: int) -> None:
         turn = frame / FPS * 1.7

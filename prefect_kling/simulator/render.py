@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,16 +32,26 @@ ARRIVE = (0.65, 0.98)
 AUDIO_OVERHANG = {"natural": 0.032, "short": -0.5, "long": 0.5}
 
 
-def render(order: ClipOrder, path: Path, continued: Trace | None = None) -> Rendered:
+def render(
+    order: ClipOrder,
+    path: Path,
+    continued: Trace | None = None,
+    *,
+    abandoned: Callable[[], bool] = lambda: False,
+) -> Rendered:
     """Renders an order.
 
     Args:
         order: what is wanted.
         path: the file to write.
         continued: the trace of the clip that `order.first_frame` is the end of, where that is known.
+        abandoned: asked before each frame; once it is true, rendering stops.
+
+    Raises:
+        Abandoned: it was told to stop.
     """
     if order.base is not None:
-        return edit(order, order.base, path)
+        return edit(order, order.base, path, abandoned=abandoned)
     size = clip_size(order)
     start = start_of(order, size, continued)
     stages = [stage_shot(order, shot, n, start, size) for n, shot in enumerate(order.shots)]
@@ -53,7 +64,9 @@ def render(order: ClipOrder, path: Path, continued: Trace | None = None) -> Rend
     trace = Trace(stages[-1].scene, balls[-1], opened + counts[-1], steady=steady and stages[0].end is None)
     seconds = sum(counts) / rate
     samples = _samples(order, seconds)
-    with ClipWriter(path, size, order.media, comment=trace.as_text(), sound=samples is not None) as writer:
+    with ClipWriter(
+        path, size, order.media, comment=trace.as_text(), sound=samples is not None, abandoned=abandoned
+    ) as writer:
         n, last = 0, stages[0].first.planes
         for number, (stage, count) in enumerate(zip(stages, counts, strict=True)):
             for i in range(count):

@@ -210,8 +210,7 @@ class _Canvas:
         chance = chance_of(self.scene.seed, "ridge", n)
         if self.scene.place == "mountains":
             noise = fractal(chance, (width, 1), (4 + 2 * n, 1), 6)[0]
-            peaks: Floats = 1 - np.abs(noise * 2 - 1) * 1.6
-            return np.asarray(np.clip(peaks, 0, 1))
+            return np.asarray(1 - np.abs(noise * 2 - 1) * 1.5)
         if self.scene.place == "desert":
             waves = fractal(chance, (width, 1), (3 + n, 1), 1)[0]
             return np.asarray(np.clip(waves, 0, 1))
@@ -266,7 +265,7 @@ class _Canvas:
             below = below * np.clip((bottom - self.v) * height, 0, 1)
         if haze:
             # The foot of a ridge lies in haze, the next ridge stands before it.
-            foot = _smooth(0.0, 0.2, self.v - line[None, :])[..., None] * haze
+            foot = _smooth(0.06, 0.3, np.broadcast_to(self.v - line.min(), below.shape))[..., None] * haze
             colour = colour + foot * (self.palette.colour("low") * 0.65 + self.palette.colour("far") * 0.35 - colour)
         self._blend(colour, below)
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 import secrets
 import tempfile
+import threading
 import uuid
 from collections import Counter
 from collections.abc import Coroutine, Mapping
@@ -92,6 +93,7 @@ class Service:
         self.closing = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._remembered = Remembered()
+        self._abandoned = threading.Event()
 
     async def __aenter__(self) -> Service:
         self._directory = tempfile.TemporaryDirectory(prefix="kling-simulator-", ignore_cleanup_errors=True)
@@ -109,6 +111,7 @@ class Service:
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.closing.set()
+        self._abandoned.set()
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -241,7 +244,7 @@ class Service:
             shrink=self.config.shrink,
         )
         continued = self._remembered.find(order.first_frame) if order.first_frame is not None else None
-        rendered = render(order, path, continued)
+        rendered = render(order, path, continued, abandoned=self._abandoned.is_set)
         self._remembered.add(rendered.last, rendered.trace)
         return path, rendered.seconds
 

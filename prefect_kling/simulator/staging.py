@@ -124,7 +124,7 @@ def painted(scene: Scene, size: tuple[int, int], order: ClipOrder | None = None)
         for n, element in enumerate(order.elements):
             paint_element(painting.rgb, element, n)
     mirror = Mirror(painting.ground.horizon, painting.water) if painting.water is not None else None
-    return Background(from_rgb(painting.rgb), Life(scene, painting.ground, size), mirror)
+    return Background(from_rgb(painting.rgb), Life(scene, painting.ground, size, painting.water), mirror)
 
 
 def remove_ball(planes: Planes, x: float, y: float) -> None:

@@ -196,6 +196,10 @@ class _Canvas:
         tall = {"mountains": 0.3, "forest": 0.1, "desert": 0.13, "city": 0.05}[place] * (1 - 0.55 * depth)
         line = base - tall * profile
         colour = palette.colour("far") + depth * (palette.colour("near") - palette.colour("far"))
+        if place == "desert":
+            # Sand, as bright as this light would have any land.
+            colour = 0.4 * colour + 0.6 * float(colour.mean()) * np.array([1.42, 1.02, 0.64], np.float32)
+            colour = np.clip(colour * 1.25, 0, 1)
         if place == "forest":
             line = line - self._trees(n, depth)
         elif place == "city":

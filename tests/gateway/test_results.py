@@ -236,6 +236,12 @@ async def test_a_part_of_another_place_is_never_joined_on(
     assert file.read_bytes() == CLIP
 
 
+async def test_a_place_that_the_server_does_not_have_is_not_asked_for_again(file: Path) -> None:
+    origin = Says(cut_after(2000), says(416, etag='"v1"'), Origin())
+    assert await origin.fetch(file) == WHOLE
+    assert origin.ranges_asked == [None, "bytes=2000-", None]
+
+
 async def test_a_part_of_a_whole_of_unknown_length_reaches_to_its_end(file: Path) -> None:
     assert await Says(cut_after(2000), part(2000, 10_239, "*")).fetch(file) == WHOLE
 
@@ -262,6 +268,12 @@ async def test_trouble_in_the_middle_keeps_what_has_arrived(file: Path) -> None:
     origin = Says(cut_after(5000), says(503, b"a page that is no clip"), part(5000, 10_239))
     assert await origin.fetch(file) == WHOLE
     assert origin.ranges_asked == [None, "bytes=5000-", "bytes=5000-"]
+
+
+async def test_more_bytes_than_were_said_are_not_resumed_from(file: Path) -> None:
+    origin = Says(says(200, CLIP, etag='"v1"', content_length="5000"), Origin())
+    assert await origin.fetch(file) == WHOLE
+    assert origin.ranges_asked == [None, None]
 
 
 async def test_a_redirect_is_followed(file: Path) -> None:

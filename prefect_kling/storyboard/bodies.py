@@ -7,17 +7,18 @@ from typing import Any
 
 from prefect_kling.storyboard.document import Defaults, Shot
 from prefect_kling.storyboard.inputs import references
-from prefect_kling.storyboard.places import did_you_mean
+from prefect_kling.storyboard.places import Path, did_you_mean
 
-__all__ = ["body_of"]
+__all__ = ["Found", "body_of", "names_in"]
 
 _NAME = re.compile(r"\{([^\W\d]\w*)\}")
 
-Found = list[tuple[tuple[str, ...], str]]
+Found = list[tuple[Path, str]]
+"""What is wrong with a shot: the path of a value within it, and a sentence."""
 
 
 def body_of(shot: Shot, defaults: Defaults, look: str) -> tuple[dict[str, Any], Found]:
-    """The body for a shot, with empty URLs, and what is wrong with its prompts: the field, and a sentence.
+    """The body for a shot, with empty URLs, and what is wrong with the words it uses.
 
     Defaults go only where the gateway takes the field: a base edit has its input's length and shape, a first frame
     brings its shape, and no sound goes with a video (gateway.md, rules 2 and 3, "Warn, but send").
@@ -25,9 +26,9 @@ def body_of(shot: Shot, defaults: Defaults, look: str) -> tuple[dict[str, Any], 
     found: Found = []
     body: dict[str, Any] = {"model": shot.model or defaults.model, "mode": shot.mode or defaults.mode}
     video = shot.base or shot.feature
-    tokens = _tokens(shot)
+    tokens = _tokens(shot, found)
 
-    def worded(text: str, path: tuple[str, ...]) -> str:
+    def worded(text: str, path: Path) -> str:
         return _with_look(_with_tokens(text, tokens, path, found), look)
 
     if shot.prompt:
@@ -42,16 +43,23 @@ def body_of(shot: Shot, defaults: Defaults, look: str) -> tuple[dict[str, Any], 
     sound = shot.sound or ("" if video else defaults.sound)
     if sound == "on":
         body["sound"] = "on"
+    if shot.keep_original_sound and not video:
+        found.append((("keep_original_sound",), "only a shot with base or feature has an original sound; remove it"))
     _add_inputs(body, shot, defaults)
     if shot.multi_shot == "intelligence":
         body |= {"multi_shot": True, "shot_type": "intelligence"}
     elif shot.multi_shot:
         body |= {"multi_shot": True, "shot_type": "customize"}
         body["multi_prompt"] = [
-            {"index": n, "prompt": worded(part.prompt, ("multi_shot",)), "duration": str(part.duration)}
-            for n, part in enumerate(shot.multi_shot, 1)
+            {"index": n + 1, "prompt": worded(part.prompt, ("multi_shot", n, "prompt")), "duration": str(part.duration)}
+            for n, part in enumerate(shot.multi_shot)
         ]
     return body, found
+
+
+def names_in(text: str) -> list[str]:
+    """The names in braces in a text; braces around anything that is no name are only braces."""
+    return _NAME.findall(text)
 
 
 def _seconds(shot: Shot, defaults: Defaults) -> int:
@@ -77,25 +85,34 @@ def _add_inputs(body: dict[str, Any], shot: Shot, defaults: Defaults) -> None:
         body["element_list"] = [{"element_id": element} for element in ids]
 
 
-def _tokens(shot: Shot) -> dict[str, str]:
+def _tokens(shot: Shot, found: Found) -> dict[str, str]:
     """What a name in braces stands for: inputs are named by position, from 1 (gateway.md, "What the parts mean")."""
     tokens = {name: "<<<video_1>>>" for name in ("base", "feature") if getattr(shot, name)}
     images = [reference for reference in references(shot) if reference.is_image]
-    tokens |= {r.field[1]: f"<<<image_{n}>>>" for n, r in enumerate(images, 1) if r.field[0] == "images"}
+    named = [(r.field, f"<<<image_{n}>>>") for n, r in enumerate(images, 1) if r.field[0] == "images"]
     if isinstance(shot.elements, dict):
-        tokens |= {name: f"<<<element_{n}>>>" for n, name in enumerate(shot.elements, 1)}
+        named += [(("elements", name), f"<<<element_{n}>>>") for n, name in enumerate(shot.elements, 1)]
+    for field, token in named:
+        name = field[1]
+        if name in ("base", "feature"):
+            found.append((field, f"{{{name}}} stands for the shot's video; give this another name"))
+        elif name in tokens:
+            found.append((field, f"an image has the name '{name}' already; give this another one"))
+        tokens[name] = token
     return tokens
 
 
-def _with_tokens(text: str, tokens: dict[str, str], path: tuple[str, ...], found: Found) -> str:
+def _with_tokens(text: str, tokens: dict[str, str], path: Path, found: Found) -> str:
     def token(match: re.Match[str]) -> str:
         name = match[1]
         if name not in tokens:
-            found.append((path, f"{{{name}}} names no image or element of this shot{did_you_mean(name, tokens)}"))
+            hint = did_you_mean(name, tokens) or "; for plain braces put spaces inside"
+            found.append((path, f"{{{name}}} names no image, element or video of this shot{hint}"))
         return tokens.get(name, match[0])
 
     return _NAME.sub(token, text)
 
 
 def _with_look(text: str, look: str) -> str:
-    return f"{text}, {look}" if look and text.strip() else text
+    # A look alone is no prompt: it would hide that there is none.
+    return f"{text}, {look}" if look.strip() and text.strip() else text

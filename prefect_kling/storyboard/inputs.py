@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +16,24 @@ from prefect_kling.gateway.limits import MAX_IMAGE_BYTES, image_facts, image_ref
 from prefect_kling.storyboard.document import Shot
 from prefect_kling.storyboard.places import did_you_mean, short
 
-__all__ = ["Input", "Place", "Reference", "Unusable", "image_problem", "references", "resolved"]
+__all__ = [
+    "Input",
+    "Place",
+    "Reference",
+    "Unusable",
+    "image_problem",
+    "is_local",
+    "no_such_shot",
+    "references",
+    "resolved",
+]
 
 Place = tuple[str | int, ...]
 """Where an input's URL goes in the request's body, such as `("video_list", 0, "video_url")`."""
 
 _WEB = re.compile(r"^https?://", re.IGNORECASE)
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 class Unusable(Exception):
@@ -66,6 +78,11 @@ class Input:
     kind: Literal["clip", "last-frame", "file", "url"]
     source: str
 
+    @property
+    def of_shot(self) -> bool:
+        """Whether it is taken from another shot."""
+        return self.kind in ("clip", "last-frame")
+
 
 def references(shot: Shot) -> Iterator[Reference]:
     """A shot's inputs in the order in which they stand in the body: the video; first frame, end frame, images."""
@@ -86,7 +103,9 @@ def references(shot: Shot) -> Iterator[Reference]:
 
 
 def resolved(reference: Reference, shot_ids: Mapping[str, int], root: str | None) -> Input:
-    """What a reference leads to; a shot's id wins over a file of that name.
+    """What a reference leads to; a shot's id wins over a file of that name. Files are not looked at.
+
+    A document that was typed in or came from elsewhere cannot make the worker read the worker's own files.
 
     Args:
         reference: of some shot.
@@ -100,31 +119,62 @@ def resolved(reference: Reference, shot_ids: Mapping[str, int], root: str | None
     if reference.of_shot is not None and value in shot_ids:
         return Input(reference.place, reference.of_shot, value)
     if reference.only_shot:
-        raise Unusable(f"there is no shot '{short(value)}'{did_you_mean(value, shot_ids)}")
+        raise Unusable(no_such_shot(value, shot_ids))
     if _WEB.match(value):
         return Input(reference.place, "url", value)
-    if _SCHEME.match(value):
-        return Input(reference.place, "file", value)
+    if scheme := _SCHEME.match(value):
+        return Input(reference.place, "file", _allowed(value, scheme[1].lower(), root))
+    if root is not None and not _SCHEME.match(root):
+        return Input(reference.place, "file", os.path.normpath(Path(root) / value))
+    # Far away a mistyped id would look like a file that only the gateway can miss.
+    if reference.of_shot is not None and _ID.fullmatch(value):
+        raise Unusable(no_such_shot(value, shot_ids))
     if root is None:
-        raise Unusable(f"'{short(value)}' is no URL, and a typed-in storyboard has no folder to find files in")
+        raise Unusable(f"'{short(value)}' is no http(s) URL, and a typed-in storyboard has no folder to find files in")
     if _WEB.match(root):
         return Input(reference.place, "url", urljoin(root, value))
-    if _SCHEME.match(root):
-        return Input(reference.place, "file", root + value)
-    path = os.path.normpath(Path(root) / value)
-    if not Path(path).is_file():
-        shots = "" if reference.of_shot is None else f" and no shot of that name{did_you_mean(value, shot_ids)}"
-        raise Unusable(f"there is no file '{short(value)}' beside the document{shots}")
-    return Input(reference.place, "file", path)
+    return Input(reference.place, "file", root + posixpath.normpath(value).lstrip("/"))
+
+
+def no_such_shot(value: str, shot_ids: Mapping[str, int]) -> str:
+    """That there is no such shot, and which may have been meant."""
+    return f"there is no shot '{short(value)}'{did_you_mean(value, shot_ids)}"
+
+
+def _allowed(value: str, scheme: str, root: str | None) -> str:
+    if root is None:
+        raise Unusable(f"'{short(value)}' is no http(s) URL; a typed-in storyboard can use nothing else")
+    home = _SCHEME.match(root)
+    if home is not None and home[1].lower() != scheme:
+        raise Unusable(f"'{short(value)}' is out of reach for a document that comes from {home[0]}")
+    # Hosting and probing want a path where there is one.
+    return os.path.normpath(value[len("file://") :]) if scheme == "file" else value
+
+
+def is_local(source: str) -> bool:
+    """Whether a file's source is a path on this machine."""
+    return not _SCHEME.match(source)
 
 
 def image_problem(source: str) -> str | None:
-    """Why the image at a path or fsspec URL cannot be sent, or None (gateway.md, `image_list[]`)."""
-    import fsspec
+    """Why the image at a path or fsspec URL cannot be sent, or None (gateway.md, `image_list[]`).
 
+    At most 10 MB are read.
+    """
     try:
-        with fsspec.open(source, "rb") as file:
-            data = file.read(MAX_IMAGE_BYTES + 1)
+        data = _image_bytes(source)
+        if len(data) > MAX_IMAGE_BYTES:
+            return "it has more than 10 MB, which is the most that is taken"
         return image_refusal(image_facts(data))
     except (OSError, ImportError, ValueError, InvalidMedia) as error:
-        return str(error)
+        return str(error) or type(error).__name__
+
+
+def _image_bytes(source: str) -> bytes:
+    if is_local(source):
+        with Path(source).open("rb") as file:
+            return file.read(MAX_IMAGE_BYTES + 1)
+    import fsspec
+
+    with fsspec.open(source, "rb") as remote:
+        return bytes(remote.read(MAX_IMAGE_BYTES + 1))

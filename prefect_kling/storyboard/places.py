@@ -36,17 +36,19 @@ class Problems:
     def __init__(self, source: str) -> None:
         self._source = source
         self._found: list[tuple[Place | None, str]] = []
+        self._places: set[Place | None] = set()
 
     def __bool__(self) -> bool:
         return bool(self._found)
 
     def has(self, place: Place) -> bool:
         """Whether something is noted at `place` already, so that one mistake is not told twice."""
-        return any(known == place for known, _ in self._found)
+        return place in self._places
 
     def add(self, place: Place | None, message: str) -> None:
         """Notes a problem: its place, None where the document was not read from text, and a sentence."""
         self._found.append((place, " ".join(message.split("\n"))))
+        self._places.add(place)
 
     def stop(self, place: Place | None, message: str) -> NoReturn:
         """Notes a problem that leaves nothing to go on with, and raises."""

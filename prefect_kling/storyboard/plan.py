@@ -6,25 +6,37 @@ building the very request that would be sent, with stand-ins where the URL of an
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from prefect_kling.gateway.errors import InvalidRequest
 from prefect_kling.gateway.limits import VideoFacts, video_refusal
-from prefect_kling.gateway.prices import PriceTable, billed_seconds, estimate_cost, upper_cost
+from prefect_kling.gateway.prices import UNKNOWN_BASE_SECONDS, PriceTable, billed_seconds, estimate_cost, upper_cost
 from prefect_kling.gateway.requests import OmniVideoRequest
-from prefect_kling.storyboard.bodies import body_of
-from prefect_kling.storyboard.document import Shot
-from prefect_kling.storyboard.inputs import Input, Place, Unusable, image_problem, references, resolved
-from prefect_kling.storyboard.places import Problems
+from prefect_kling.storyboard.bodies import body_of, names_in
+from prefect_kling.storyboard.document import Defaults, Shot
+from prefect_kling.storyboard.inputs import (
+    Input,
+    Place,
+    Reference,
+    Unusable,
+    image_problem,
+    is_local,
+    no_such_shot,
+    references,
+    resolved,
+)
+from prefect_kling.storyboard.order import cycles, longest_chain, ordered
+from prefect_kling.storyboard.places import Path as DataPath
+from prefect_kling.storyboard.places import Problems, label, short
 from prefect_kling.storyboard.reader import Document
+from prefect_kling.storyboard.refusals import refusals
 
 __all__ = ["Input", "Plan", "PlannedShot", "local_videos", "plan"]
 
@@ -45,6 +57,7 @@ class PlannedShot:
         upper_usd: the most it can cost.
         warnings: what is odd and yet sent.
         in_cut: whether the film shows it.
+        take: which attempt of the shot this is, from 1.
     """
 
     id: str
@@ -56,33 +69,42 @@ class PlannedShot:
     upper_usd: Decimal
     warnings: tuple[str, ...]
     in_cut: bool
+    take: int = 1
 
     def filled(self, urls: Mapping[Place, str], *, loopback: bool = False) -> OmniVideoRequest:
         """The request with its inputs' URLs in place, checked once more.
 
         Args:
-            urls: by `Input.place`, for every input.
+            urls: by `Input.place`, for every input that is not a URL itself.
             loopback: whether the gateway is on this machine.
 
         Raises:
             InvalidRequest: the gateway would refuse it.
+            KeyError: an input has no URL.
         """
-        body = copy.deepcopy(self.request.model_dump(exclude_none=True))
+        body = self.request.model_dump(exclude_none=True)
         for entry in self.inputs:
-            _put(body, entry.place, urls[entry.place])
+            _put(body, entry.place, urls.get(entry.place, entry.source) if entry.kind == "url" else urls[entry.place])
         try:
             return OmniVideoRequest.model_validate(body, context={"loopback": loopback})
         except ValidationError as error:
             said = "; ".join(found["msg"] for found in error.errors(include_url=False))
-            raise InvalidRequest(f"{self.id} was not sent: {said}") from None
+            raise InvalidRequest(f"shot '{self.id}' was not sent, and nothing was bought: {said}") from error
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every shot of a document, in its order; `order` is one in which each comes after what it needs."""
+    """Every shot of a document.
+
+    Attributes:
+        shots: in the document's order, which is the film's.
+        order: the same, each after what it needs.
+        critical_path: ids of the longest chain in which each shot waits for the one before.
+    """
 
     shots: tuple[PlannedShot, ...]
     order: tuple[PlannedShot, ...] = field(repr=False)
+    critical_path: tuple[str, ...] = ()
 
     @property
     def usd(self) -> Decimal:
@@ -96,7 +118,7 @@ class Plan:
 
 
 def local_videos(document: Document) -> tuple[str, ...]:
-    """The videos of a document that are files: what to probe before planning.
+    """The videos of a document that are files on this machine: absolute paths, to be probed before planning.
 
     Files that are missing are left out; the plan names them.
     """
@@ -110,7 +132,7 @@ def local_videos(document: Document) -> tuple[str, ...]:
                 entry = resolved(reference, ids, document.root)
             except Unusable:
                 continue
-            if entry.kind == "file":
+            if entry.kind == "file" and is_local(entry.source) and Path(entry.source).is_file():
                 found[entry.source] = None
     return tuple(found)
 
@@ -122,7 +144,7 @@ def plan(
     videos: Mapping[str, VideoFacts] | None = None,
     prices: PriceTable | None = None,
 ) -> Plan:
-    """Plans a document.
+    """Plans a document. Reads the images it names, and nothing else.
 
     Args:
         document: as read.
@@ -148,89 +170,119 @@ class _Planning:
         self.problems = Problems(document.source)
         self.ids = _ids(document)
         self.image_problem = functools.cache(image_problem)
+        # Whole or measured seconds of each clip as far as planned; None where nobody knows.
+        self.lengths: dict[str, float | None] = {}
 
     def plan(self) -> Plan:
+        self._check_document()
         inputs = {shot.id: self._inputs(n, shot) for n, shot in enumerate(self.board.shots)}
-        order = self._order(inputs)
-        planned: dict[str, PlannedShot] = {}
-        for shot_id in order:
-            ready = self._planned(self.ids[shot_id], inputs[shot_id], planned)
-            if ready is not None:
-                planned[shot_id] = ready
+        needs = {shot_id: _needs(entries) for shot_id, entries in inputs.items()}
+        self._check_cycles(needs)
+        order = ordered(needs)
+        # Shots on a cycle are looked at all the same, so that all that is wrong is told at once.
+        planned = {
+            shot_id: self._planned(self.ids[shot_id], needs[shot_id], inputs[shot_id])
+            for shot_id in dict.fromkeys([*order, *needs])
+        }
         self.problems.raise_any()
+        ready = {shot_id: shot for shot_id, shot in planned.items() if shot is not None}
         return Plan(
-            shots=tuple(planned[shot.id] for shot in self.board.shots),
-            order=tuple(planned[shot_id] for shot_id in order),
+            shots=tuple(ready[shot.id] for shot in self.board.shots),
+            order=tuple(ready[shot_id] for shot_id in order),
+            critical_path=longest_chain(needs, {shot_id: shot.seconds for shot_id, shot in ready.items()}),
         )
 
+    def _check_document(self) -> None:
+        places = self.document.positions
+        for name in names_in(self.board.look):
+            self.problems.add(
+                places.of("look"),
+                f"look: {{{name}}} can stand in a shot's prompt only; each shot has inputs of its own",
+            )
+        if not any(shot.in_cut for shot in self.board.shots):
+            self.problems.add(places.of("shots"), "no shot is in the film; in_cut is false for all of them")
+
+    def _check_cycles(self, needs: Mapping[str, tuple[str, ...]]) -> None:
+        for cycle in cycles(needs):
+            shot, need = self.board.shots[self.ids[cycle[0]]], cycle[1]
+            field_path = next(r.field for r in references(shot) if r.of_shot is not None and r.value == need)
+            chain = " → ".join(cycle if len(cycle) <= 12 else [*cycle[:10], "…", cycle[-1]])
+            said = "a shot cannot need itself" if len(cycle) == 2 else "shots cannot need each other in a circle"
+            self._note(self.ids[shot.id], field_path, f"{said}: {chain}")
+
     def _inputs(self, number: int, shot: Shot) -> tuple[Input, ...]:
-        found = []
         for one, other in (("base", "feature"), ("continues", "first_frame")):
             if getattr(shot, one) and getattr(shot, other):
-                self._note(number, (other,), f"'{one}' and '{other}' cannot go together")
+                self._note(number, (other,), f"'{one}' and '{other}' cannot go together; remove one")
+        found = []
         for reference in references(shot):
             try:
                 entry = resolved(reference, self.ids, self.document.root)
+                self._check_file(reference, entry)
             except Unusable as error:
                 self._note(number, reference.field, str(error))
-                continue
-            if entry.kind == "file" and reference.is_image:
-                problem = self.image_problem(entry.source)
-                if problem is not None:
-                    self._note(number, reference.field, f"'{reference.value}' cannot be sent: {problem}")
-            found.append(entry)
+            else:
+                found.append(entry)
         return tuple(found)
 
-    def _order(self, inputs: Mapping[str, Iterable[Input]]) -> list[str]:
-        needs = {shot_id: _needs(entries) for shot_id, entries in inputs.items()}
-        try:
-            return list(TopologicalSorter(needs).static_order())
-        except CycleError as error:
-            # graphlib lists each shot before those that need it.
-            cycle = list(reversed(error.args[1]))
-            self._note(self.ids[cycle[0]], (), f"needs itself: {' → '.join(cycle)}")
-        self.problems.raise_any()
-        raise AssertionError("a cycle was noted")
+    def _check_file(self, reference: Reference, entry: Input) -> None:
+        if entry.kind != "file":
+            return
+        if is_local(entry.source) and not Path(entry.source).is_file():
+            shot = f", and {no_such_shot(reference.value, self.ids)}" if reference.of_shot else ""
+            raise Unusable(f"there is no file '{short(entry.source)}'{shot}")
+        problem = self.image_problem(entry.source) if reference.is_image else None
+        if problem is not None:
+            raise Unusable(f"'{short(reference.value)}' cannot be sent: {problem}")
 
-    def _planned(
-        self, number: int, inputs: tuple[Input, ...], planned: Mapping[str, PlannedShot]
-    ) -> PlannedShot | None:
+    def _planned(self, number: int, needs: tuple[str, ...], inputs: tuple[Input, ...]) -> PlannedShot | None:
         shot = self.board.shots[number]
-        needs = _needs(inputs)
-        body = self._body(number, shot, inputs)
-        if body is None or any(need not in planned for need in needs):
-            return None
-        try:
-            request = OmniVideoRequest.model_validate(body, context={"loopback": self.loopback})
-        except ValidationError as error:
-            self._note_refusals(number, shot, error)
-            return None
-        length = self._input_seconds(inputs, planned)
+        request = self._request(number, shot, inputs)
+        length = self._video_seconds(inputs)
+        self.lengths[shot.id] = length if shot.base else None if request is None else request.seconds
         self._check_video(number, shot, inputs, length)
+        if request is None:
+            return None
         try:
             usd = estimate_cost(request, input_seconds=length, prices=self.prices)
             most = upper_cost(request, input_seconds=length, prices=self.prices)
         except InvalidRequest as error:
             self._note(number, ("model",), str(error))
             return None
-        seconds = billed_seconds(request, length)
-        return PlannedShot(shot.id, needs, request, inputs, seconds, usd, most, request.warnings(), shot.in_cut)
+        warnings = request.warnings()
+        if shot.base and length is None:
+            warnings += (f"base: its length is unknown; {UNKNOWN_BASE_SECONDS} s are reckoned with",)
+        return PlannedShot(
+            id=shot.id,
+            needs=needs,
+            request=request,
+            inputs=inputs,
+            seconds=billed_seconds(request, length),
+            usd=usd,
+            upper_usd=most,
+            warnings=warnings,
+            in_cut=shot.in_cut,
+        )
 
-    def _body(self, number: int, shot: Shot, inputs: tuple[Input, ...]) -> dict[str, Any] | None:
-        if len(inputs) != len(list(references(shot))):
-            return None
-        body, problems = body_of(shot, self.board.defaults, self.board.look)
-        for path, message in problems:
+    def _request(self, number: int, shot: Shot, inputs: tuple[Input, ...]) -> OmniVideoRequest | None:
+        body, found = body_of(shot, self.board.defaults, self.board.look)
+        for path, message in found:
             self._note(number, path, message)
-        for entry in inputs:
-            _put(body, entry.place, entry.source if entry.kind == "url" else f"{STAND_IN}{number}")
-        return None if problems else body
+        known = {entry.place: entry.source for entry in inputs if entry.kind == "url"}
+        for reference in references(shot):
+            _put(body, reference.place, known.get(reference.place, f"{STAND_IN}{number}"))
+        try:
+            return OmniVideoRequest.model_validate(body, context={"loopback": self.loopback})
+        except ValidationError as error:
+            for path, message in refusals(error, shot):
+                self._note(number, path, message)
+            return None
 
-    def _input_seconds(self, inputs: Iterable[Input], planned: Mapping[str, PlannedShot]) -> float | None:
+    def _video_seconds(self, inputs: Iterable[Input]) -> float | None:
         for entry in inputs:
             if entry.place[0] == "video_list":
                 if entry.kind == "clip":
-                    return planned[entry.source].seconds
+                    return self.lengths.get(entry.source)
                 facts = self.videos.get(entry.source)
                 return facts.seconds if facts else None
         return None
@@ -240,27 +292,23 @@ class _Planning:
         for entry in inputs:
             if entry.place[0] != "video_list" or length is None:
                 continue
+            # Clips come in sizes and at a rate that are taken back as input; only their length can be too much.
             facts = self.videos.get(entry.source) or VideoFacts(length, 1280, 720, 24, 0)
             refer_type = "base" if shot.base else "feature"
             refusal = video_refusal(facts, model=shot.model or self.board.defaults.model, refer_type=refer_type)
             if refusal is not None:
-                named = f"the clip of '{entry.source}'" if entry.kind == "clip" else f"'{getattr(shot, refer_type)}'"
-                self._note(number, (refer_type,), f"{named} cannot be sent: {refusal}")
+                named = f"the clip of '{entry.source}'" if entry.kind == "clip" else f"'{short(entry.source)}'"
+                self._note(number, (refer_type,), f"{named} cannot be sent: {refusal} (gateway.md, video_list)")
 
-    def _note_refusals(self, number: int, shot: Shot, error: ValidationError) -> None:
-        for found in error.errors(include_url=False):
-            if found["type"] == "rules":
-                for name, rule, message in found["ctx"]["broken"]:
-                    said = f"rule {rule}" if rule.isdigit() else f"field `{rule}`"
-                    self._note(number, _document_field(shot, name.split(".")), f"{message} (gateway.md, {said})")
-            else:
-                steps = [str(step) for step in found["loc"]]
-                self._note(number, _document_field(shot, steps), found["msg"])
-
-    def _note(self, number: int, path: tuple[str, ...], message: str) -> None:
-        place = self.document.positions.of("shots", number, *path)
-        where = f": {'.'.join(path)}" if path else ""
-        self.problems.add(place, f"shot '{self.board.shots[number].id}'{where}: {message}")
+    def _note(self, number: int, path: DataPath, message: str) -> None:
+        """Notes a problem where the shot says what is wrong, else where the defaults do, else at the shot."""
+        shot = self.board.shots[number]
+        home: DataPath = ("shots", number, *path)
+        if path and path[0] in Defaults.model_fields and path[0] not in shot.model_fields_set:
+            said = path[0] in self.board.defaults.model_fields_set
+            home = ("defaults", *path) if said else ("shots", number)
+        place = self.document.positions.of(*home)
+        self.problems.add(place, f"{label(('shots', number, *path), {number: shot.id})}: {message}")
 
 
 def _ids(document: Document) -> dict[str, int]:
@@ -268,7 +316,7 @@ def _ids(document: Document) -> dict[str, int]:
 
 
 def _needs(inputs: Iterable[Input]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(entry.source for entry in inputs if entry.kind in ("clip", "last-frame")))
+    return tuple(dict.fromkeys(entry.source for entry in inputs if entry.of_shot))
 
 
 def _put(body: dict[str, Any], place: Place, url: str) -> None:
@@ -276,16 +324,3 @@ def _put(body: dict[str, Any], place: Place, url: str) -> None:
     for step in place[:-1]:
         target = target[step]
     target[place[-1]] = url
-
-
-def _document_field(shot: Shot, wire: list[str]) -> tuple[str, ...]:
-    """The shot's field that a part of the body came from."""
-    first, *rest = wire
-    if first == "image_list":
-        images = [reference.field for reference in references(shot) if reference.is_image]
-        position = int(rest[0]) if rest and rest[0].isdigit() else 0
-        return images[position] if position < len(images) else ()
-    if first == "video_list":
-        return ("base",) if shot.base else ("feature",)
-    own = {"element_list": "elements", "multi_prompt": "multi_shot", "shot_type": "multi_shot"}.get(first, first)
-    return (own,) if own in type(shot).model_fields else ()

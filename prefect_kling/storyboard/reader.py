@@ -87,6 +87,7 @@ def read_storyboard(source: str | Path, *, variables: Mapping[str, str] | None =
     positions = Positions(tree)
     data = _data(tree, _expansion(variables, problems), problems)
     storyboard = _validated(data, positions, problems)
+    _refuse_zero(storyboard, positions, problems)
     return Document(storyboard, shown, root, _digest(storyboard), positions)
 
 
@@ -244,6 +245,15 @@ def _validated(data: Any, positions: Positions, problems: Problems) -> Storyboar
         raise
     problems.raise_any()
     return storyboard
+
+
+def _refuse_zero(storyboard: Storyboard, positions: Positions, problems: Problems) -> None:
+    # The form sends 0 for "not said"; who writes it in a file means something else, and would pay for 5 s.
+    for n, shot in enumerate(storyboard.shots):
+        if shot.duration == 0 and "duration" in shot.model_fields_set:
+            message = f"shot '{shot.id}': duration: 0 seconds cannot be made; for the default remove the line"
+            problems.add(positions.of("shots", n, "duration"), message)
+    problems.raise_any()
 
 
 def _digest(storyboard: Storyboard) -> str:

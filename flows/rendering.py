@@ -92,15 +92,24 @@ class _Run:
         self.hosted: dict[tuple[str, str], asyncio.Task[Hosted]] = {}
 
     async def shots(self) -> list[ShotOutcome]:
-        """Every shot's outcome, in the document's order."""
-        async with asyncio.TaskGroup() as group:
-            for shot in self.plan.order:
-                self.running[shot.id] = group.create_task(self._shoot(shot))
-        return [self.running[shot.id].result() for shot in self.plan.shots]
+        """Every shot's outcome, in the document's order.
+
+        Not by a TaskGroup: it would wrap the signal by which Prefect ends a run, and Prefect would not know it again.
+        """
+        for shot in self.plan.order:
+            self.running[shot.id] = asyncio.create_task(self._shoot(shot))
+        try:
+            return await asyncio.gather(*(self.running[shot.id] for shot in self.plan.shots))
+        finally:
+            left = [*self.running.values(), *self.hosted.values()]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
     async def join(self, cut: Sequence[str], clips: Mapping[str, Clip]) -> Film:
         tell("", "joining", f"{len(cut)} clips")
-        return await join_clips([clips[shot] for shot in cut], self.studio, name=f"films/{self.folder}.mp4", titles=cut)
+        name = f"films/{self.folder}.mp4"
+        return await _named(join_clips, "join")([clips[shot] for shot in cut], self.studio, name=name, titles=cut)
 
     async def _shoot(self, shot: PlannedShot) -> ShotOutcome:
         tell(shot.id, "waiting", ", ".join(shot.needs))

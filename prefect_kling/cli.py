@@ -63,6 +63,7 @@ app = App(
     help="Storyboards in, finished films out, on Prefect.",
     version_flags=["--version"],
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # we say what was kept
 )
 
 
@@ -78,16 +79,26 @@ def run(arguments: Sequence[str]) -> int:
         code = app(list(arguments), exit_on_error=False, print_error=True)
     except CycloptsError:
         return USAGE
-    except KeyboardInterrupt:
-        announce("interrupted; clips that were finished are kept")
-        return INTERRUPTED
     except KlingError as error:
         announce(str(error))
         return exit_code([type(error).__name__])
     except OSError as error:
         announce(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return USAGE
+    except BaseException as error:
+        if not _is_signal(error):
+            raise
+        announce("interrupted; clips that were finished are kept")
+        return INTERRUPTED
     return code if isinstance(code, int) else 0
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Whether somebody stopped us: Ctrl-C, or SIGTERM, which Prefect turns into an error of its own during a run."""
+    prefect_errors = sys.modules.get("prefect.exceptions")
+    return isinstance(error, KeyboardInterrupt) or (
+        prefect_errors is not None and isinstance(error, prefect_errors.ExternalSignal)
+    )
 
 
 def exit_code(errors: Iterable[str]) -> int:

@@ -204,6 +204,8 @@ class Service:
     async def _live(self, task: SimulatedTask, inputs: FetchedInputs, media: MediaSpec, origin: str) -> None:
         faults = self.faults.all(CALLBACK_FAULTS) if task.request.callback_url else frozenset()
         rendering = asyncio.get_running_loop().run_in_executor(self._pool, self._render, task, inputs, media)
+        # When the simulator stops nobody asks any more how a rendering ended, and asyncio would complain of that.
+        rendering.add_done_callback(lambda done: done.cancelled() or done.exception())
         await self.clock.sleep_until(task.processing_at)
         task.become("processing", at=self.clock.now())
         if "callback-forged" in faults:

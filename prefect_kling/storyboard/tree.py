@@ -3,7 +3,7 @@
 The tree is built from parser events, not by a loader: nothing recurses, nesting and size are checked while reading, and
 `16:9`, `on` and `no` stay what the user wrote, since plain words are read by YAML 1.2's core schema below. Events come
 from PyYAML's C parser, which Prefect installs: a storyboard of 1,000 shots takes about 0.1 s, where ruamel.yaml's pure
-composer took 2.5 s. PyYAML's own reading of plain words is YAML 1.1 and is not used.
+composer took 0.8 s. PyYAML's own reading of plain words is YAML 1.1 and is not used.
 """
 
 from __future__ import annotations

@@ -229,21 +229,23 @@ async def test_an_unreachable_gateway_exits_with_3(board: Path, server_environme
 def test_an_interrupted_render_exits_with_130_and_leaves_no_process(
     board: Path, server_environment: dict[str, str], number: int
 ) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [COMMAND, "render", str(board), "--set", "weather=fog", "--simulate"],
         env=server_environment,
         cwd=board.parent,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "generating" in line:
-            break
-    process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait(60) == 130, rest
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "generating" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        code = process.wait(60)
+    assert code == 130, rest
+    assert rest.strip().splitlines()[-1] == "interrupted; clips that were finished are kept"
     assert "Traceback" not in rest
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -129,7 +130,7 @@ async def test_every_kind_of_shot_becomes_one_film(studio: KlingStudio, simulato
     assert facts.video.frames == sum(clip.frames for clip in cut) == 5 * 73
     stats = simulator.service.stats()
     assert stats["creates"] == 6
-    assert rendering.usd == pytest.approx(5 * 3 * 0.0633 + 3 * 0.0956)
+    assert rendering.usd == 5 * 3 * Decimal("0.0633") + 3 * Decimal("0.0956")
 
 
 async def test_the_arrows_in_the_ui_are_those_of_the_plan(studio: KlingStudio, tmp_path: Path) -> None:
@@ -183,7 +184,7 @@ async def test_a_budget_that_is_too_small_buys_nothing(studio: KlingStudio, simu
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"prompt: one": "promt: one"}, r"board\.yaml:7:\d+: .*promt"),
+        ({"prompt: one": "promt: one"}, r"board\.yaml:8:5: .*promt.*prompt"),
         ({"base: first": "base: fist"}, r"fist.*first"),
         ({"base: first": "base: third", "prompt: three": "prompt: three\n    base: second"}, "second.*third"),
         ({"prompt: two": "prompt: two\n    sound: on"}, "second.*rule 3"),

@@ -6,6 +6,7 @@ frame, which relights exactly what stands in it. Any other input is graded as a 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -47,6 +48,8 @@ def edit(order: ClipOrder, source: Path, path: Path, *, abandoned: Callable[[], 
         kept = heard if order.keep_sound and heard.streams.audio else None
         relight = _Relight(order, trace, target, size)
         ending = _ending(trace, scene, steady=relight.exact)
+        # An even input gives an edit with a plain clip's timing, and so with the same parameter sets.
+        even = _even_spacing(source)
         written, last = 0, None
         with ClipWriter(
             path,
@@ -56,7 +59,7 @@ def edit(order: ClipOrder, source: Path, path: Path, *, abandoned: Callable[[], 
             sound=order.media.silent_track and kept is None,
             copied=kept,
             rate=Fraction(video.average_rate or 24),
-            time_base=video.time_base,
+            time_base=None if even else video.time_base,
             abandoned=abandoned,
         ) as writer:
             for planes, pts in _frames(container, video):
@@ -64,7 +67,7 @@ def edit(order: ClipOrder, source: Path, path: Path, *, abandoned: Callable[[], 
                 draw_bars(last, prompt)
                 if order.barcode:
                     stamp(last.y, Stamp(tag_of(order.task_id), 0, written))
-                writer.write(last, pts)
+                writer.write(last, written if even else pts)
                 written += 1
             seconds = written / float(video.average_rate or 24)
             if kept is not None:
@@ -88,6 +91,14 @@ def _frames(container: InputContainer, video: VideoStream) -> Iterator[tuple[Pla
         pts = frame.pts or 0
         first = pts if first is None else first
         yield planes_of(frame), pts - first
+
+
+def _even_spacing(source: Path) -> bool:
+    with av.open(str(source), format="mov") as container:
+        video = container.streams.video[0]
+        times = sorted(packet.pts for packet in container.demux(video) if packet.pts is not None)
+        between = {after - before for before, after in itertools.pairwise(times)}
+        return len(between) == 1 and between.pop() * (video.time_base or 0) * (video.average_rate or 0) == 1
 
 
 class _Relight:

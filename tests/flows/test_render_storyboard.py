@@ -128,8 +128,8 @@ async def test_every_kind_of_shot_becomes_one_film(studio: KlingStudio, simulato
     cut = [shot.clip for shot in rendering.shots if shot.clip and shot.id != "loud"]
     (facts,) = await probe([Path(rendering.film.path)])
     assert facts.video.frames == sum(clip.frames for clip in cut) == 5 * 73
-    stats = simulator.service.stats()
-    assert stats["creates"] == 6
+    assert rendering.film.method == "copy"
+    assert simulator.service.stats()["creates"] == 6
     assert rendering.usd == 5 * 3 * Decimal("0.0633") + 3 * Decimal("0.0956")
 
 

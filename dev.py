@@ -87,7 +87,7 @@ def setup() -> None:
     print("setting up .venv …", file=sys.stderr, flush=True)
     if not _install_with_uv(packages):
         print("uv is not to be had here; pip takes a minute …", file=sys.stderr, flush=True)
-        run(PYTHON, "-m", "pip", "install", "--quiet", *packages)
+        run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages)
     STAMP.write_text(wanted)
 
 
@@ -103,11 +103,16 @@ def _make_venv() -> None:
 
 
 def _install_with_uv(packages: list[str]) -> bool:
-    got = subprocess.run([PYTHON, "-m", "pip", "install", "--quiet", "uv"], check=False)
-    if got.returncode:
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "uv"]
+    if subprocess.run(pip, check=False).returncode:
         return False
     command = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON, *packages]
-    return subprocess.run(command, check=False).returncode == 0
+    # The certificates that this machine trusts, as pip and curl do; the second name is that of older versions.
+    environment = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true", **os.environ}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stderr, file=sys.stderr, flush=True)
+    return done.returncode == 0
 
 
 def _compare(wheel: Path) -> None:

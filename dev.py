@@ -107,9 +107,7 @@ def _install_with_uv(packages: list[str]) -> bool:
     if subprocess.run(pip, check=False).returncode:
         return False
     command = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", PYTHON, *packages]
-    # The certificates that this machine trusts, as pip and curl do; the second name is that of older versions.
-    environment = {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true", **os.environ}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stderr, file=sys.stderr, flush=True)
     return done.returncode == 0
@@ -170,6 +168,8 @@ def main() -> None:
     name, *arguments = sys.argv[1:] or ["help"]
     if name not in COMMANDS:
         raise SystemExit("\n".join(f"python3 dev.py {n:<6} {f.__doc__.splitlines()[0]}" for n, f in COMMANDS.items()))
+    # uv then trusts what this machine trusts, as pip does; the second name is that of older versions.
+    os.environ |= {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}
     COMMANDS[name](*arguments)
 
 

@@ -20,6 +20,8 @@ __all__ = ["Cut", "Defaults", "MultiShotPart", "Shot", "Storyboard", "repeated_i
 MAX_SHOTS = 2000
 MAX_PROMPT = 2500
 MAX_ADDRESS = 4096
+# Far above what any model takes: how many go with what is a rule across fields, told by the plan with its number.
+MAX_INPUTS = 20
 _MAX_FOLDER_BYTES = 80
 # Windows opens a device under these names, whatever their case; a film may be opened there from a shared folder.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
@@ -147,10 +149,13 @@ class Shot(_Written):
     )
     images: dict[InputName, Annotated[Address, StringConstraints(min_length=1)]] = Field(
         default_factory=dict,
-        max_length=7,
+        max_length=MAX_INPUTS,
         description="Reference images, name to path or URL; jpg or png. The names can be used in the prompt in braces.",
     )
-    elements: list[ElementId] | dict[InputName, ElementId] = Field(
+    elements: (
+        Annotated[list[ElementId], Field(max_length=MAX_INPUTS)]
+        | Annotated[dict[InputName, ElementId], Field(max_length=MAX_INPUTS)]
+    ) = Field(
         default_factory=list,
         description="Ids of elements stored at Kling: a list, or name to id for use in the prompt in braces.",
     )

@@ -132,13 +132,20 @@ def resolved(reference: Reference, shot_ids: Mapping[str, int], root: str | None
     if root is None:
         raise Unusable(f"'{short(value)}' is no http(s) URL, and a typed-in storyboard has no folder to find files in")
     if _WEB.match(root):
-        return Input(reference.place, "url", urljoin(root, value))
+        return Input(reference.place, "url", _joined(root, value))
     return Input(reference.place, "file", root + posixpath.normpath(value).lstrip("/"))
 
 
 def no_such_shot(value: str, shot_ids: Mapping[str, int]) -> str:
     """That there is no such shot, and which may have been meant."""
     return f"there is no shot '{short(value)}'{did_you_mean(value, shot_ids)}"
+
+
+def _joined(root: str, value: str) -> str:
+    try:
+        return urljoin(root, value)
+    except ValueError as error:
+        raise Unusable(f"'{short(value)}' makes no URL with {root}: {error}") from error
 
 
 def _allowed(value: str, scheme: str, root: str | None) -> str:

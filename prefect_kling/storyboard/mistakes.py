@@ -133,7 +133,9 @@ def _not_text(value: Any, _context: dict[str, Any], _path: Path) -> str:
     return f"takes text, not {_shown(value)}; put it in quotes"
 
 
-def _not_one_of(value: Any, context: dict[str, Any], _path: Path) -> str:
+def _not_one_of(value: Any, context: dict[str, Any], path: Path) -> str:
+    if path[-1] in _UNIONS:
+        return f"{_UNIONS[str(path[-1])]}, not {_shown(value)}"
     words = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
     words = [word for word in words if word]
     meant = did_you_mean(value, words) if isinstance(value, str) else ""

@@ -34,7 +34,7 @@ class Problems:
     """
 
     def __init__(self, source: str) -> None:
-        self._source = source
+        self._source = _visible(source)
         self._found: list[tuple[Place | None, str]] = []
         self._places: set[Place | None] = set()
 
@@ -47,7 +47,7 @@ class Problems:
 
     def add(self, place: Place | None, message: str) -> None:
         """Notes a problem: its place, None where the document was not read from text, and a sentence."""
-        self._found.append((place, " ".join(message.split("\n"))))
+        self._found.append((place, _visible(message)))
         self._places.add(place)
 
     def stop(self, place: Place | None, message: str) -> NoReturn:
@@ -73,6 +73,11 @@ class Problems:
 
     def _where(self, place: Place | None) -> str:
         return self._source if place is None else f"{self._source}:{place.line}:{place.column}"
+
+
+def _visible(text: str) -> str:
+    # What a document holds must not add lines to its error, or move a terminal's cursor.
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

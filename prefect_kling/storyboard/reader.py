@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 from pydantic import ValidationError
 
 from prefect_kling.storyboard.document import Storyboard
-from prefect_kling.storyboard.mistakes import note_mistakes, note_repeated_ids
+from prefect_kling.storyboard.mistakes import note_mistakes, note_repeated_ids, shot_ids
 from prefect_kling.storyboard.places import START, Place, Problems, label
 from prefect_kling.storyboard.places import Path as DataPath
 
@@ -80,7 +80,10 @@ def read_storyboard(source: str | Path, *, variables: Mapping[str, str] | None =
     """
     from prefect_kling.storyboard.tree import parse  # brings YAML, which typed-in documents do not need
 
-    shown, root, fetch = _located(str(source))
+    try:
+        shown, root, fetch = _located(str(source))
+    except ValueError as error:
+        Problems(str(source)).stop(START, f"it cannot be read: {error}")
     problems = Problems(shown)
     text = _decoded(_fetched(fetch, problems), problems)
     tree = parse(text, problems)
@@ -103,7 +106,9 @@ def document_of(storyboard: Storyboard, *, variables: Mapping[str, str] | None =
     """
     problems = Problems("storyboard")
     expansion = _expansion(variables, problems)
-    data = _filled(storyboard.model_dump(mode="json", exclude_unset=True), (), expansion, problems)
+    typed = storyboard.model_dump(mode="json", exclude_unset=True)
+    names = shot_ids(typed)
+    data = _filled(typed, (), expansion, lambda path, said: problems.add(None, f"{label(path, names)}: {said}"))
     _note_unused(expansion, None, problems)
     storyboard = _validated(data, Positions(), problems)
     return Document(storyboard, "storyboard", None, _digest(storyboard))
@@ -218,7 +223,7 @@ def _data(tree: Node, expansion: Expansion, problems: Problems) -> Any:
     return data
 
 
-def _filled(value: Any, path: DataPath, expansion: Expansion, problems: Problems) -> Any:
+def _filled(value: Any, path: DataPath, expansion: Expansion, note: Callable[[DataPath, str], None]) -> Any:
     """Typed-in values with their variables filled in."""
     from prefect_kling.storyboard.variables import VariableProblem
 
@@ -226,12 +231,12 @@ def _filled(value: Any, path: DataPath, expansion: Expansion, problems: Problems
         try:
             return expansion.text(value)
         except VariableProblem as error:
-            problems.add(None, f"{label(path)}: {error}")
+            note(path, str(error))
             return value
     if isinstance(value, dict):
-        return {key: _filled(child, (*path, key), expansion, problems) for key, child in value.items()}
+        return {key: _filled(child, (*path, key), expansion, note) for key, child in value.items()}
     if isinstance(value, list):
-        return [_filled(child, (*path, n), expansion, problems) for n, child in enumerate(value)]
+        return [_filled(child, (*path, n), expansion, note) for n, child in enumerate(value)]
     return value
 
 

@@ -22,6 +22,9 @@ def refusals(error: ValidationError, shot: Shot) -> Iterator[tuple[Path, str]]:
         shot: which made the body.
     """
     for found in error.errors(include_url=False):
+        # Pydantic calls a list too short when all that is in it is wrong, which is told by itself.
+        if found["type"] == "too_short" and found["input"]:
+            continue
         if found["type"] == "rules":
             for name, rule, message in found["ctx"]["broken"]:
                 said = f"rule {rule}" if rule.isdigit() else f"field {rule}"

@@ -20,8 +20,8 @@ from prefect_kling.storyboard.places import Path, Place, Problems, short
 __all__ = ["MAX_DEPTH", "MAX_WEIGHT", "Node", "Scalar", "parse", "place_of"]
 
 MAX_DEPTH = 32
-# 2,000 shots with every field said are some 100,000 values; beyond this it is no storyboard but an attack or a mistake.
-MAX_WEIGHT = 400_000
+# 2,000 shots with every field said are some 150,000 values; beyond this it is no storyboard but an attack or a mistake.
+MAX_WEIGHT = 250_000
 
 Scalar = str | int | float | bool | None
 
@@ -36,6 +36,8 @@ _TAG = "tag:yaml.org,2002:"
 _TAGS = {"!", _TAG + "str", _TAG + "map", _TAG + "seq"}
 # JSON writes characters beyond U+FFFF as two escapes, which YAML does not know.
 _JSON_PAIR = re.compile(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})")
+
+_UNQUOTED = re.compile(r": *[{\[@`%]|: .*:\s")
 
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -246,12 +248,18 @@ def _joined_pair(match: re.Match[str]) -> str:
 
 
 def _syntax(error: Any, text: str) -> tuple[Place, str]:
-    mark = error.problem_mark or error.context_mark
+    # What is never closed is best shown where it opens.
+    unclosed = "end of stream" in str(error.problem) and error.context_mark is not None
+    mark = error.context_mark if unclosed else error.problem_mark or error.context_mark
     place = Place(mark.line + 1, mark.column + 1) if mark is not None else Place(1, 1)
     line = (text.split("\n", place.line)[place.line - 1 : place.line] or [""])[0]
     if "\t" in line[: place.column] and not line[: place.column - 1].strip():
         column = line.index("\t") + 1
         return Place(place.line, column), "a tab is used as indentation; YAML wants spaces"
     said = " ".join(part for part in (error.context, error.problem) if part)
-    hint = "; text that starts with { or [ or holds a colon followed by a space has to stand in quotes"
+    hint = (
+        "; text that starts with { or [ or holds a colon and a space has to stand in quotes"
+        if _UNQUOTED.search(line)
+        else ""
+    )
     return place, f"this is not valid YAML: {said}{hint}"

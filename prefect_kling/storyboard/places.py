@@ -98,9 +98,13 @@ def label(path: Path, shot_ids: dict[int, str] | None = None) -> str:
     if len(path) >= 2 and path[0] == "shots" and isinstance(path[1], int):
         name = (shot_ids or {}).get(path[1])
         shot = f"shot '{name}'" if name else f"shot {path[1] + 1}"
-        rest = ".".join(str(step) for step in path[2:])
+        rest = _dotted(path[2:])
         return f"{shot}: {short(rest)}" if rest else shot
-    return short(".".join(str(step) for step in path))
+    return short(_dotted(path))
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(step if step and step == step.strip() else f"'{step}'" for step in map(str, path))
 
 
 def short(text: str) -> str:

@@ -53,7 +53,7 @@ async def _wall() -> float:
             studio = KlingStudio(
                 credentials=KlingCredentials(api_key="bench", base_url=base_url),
                 storage_url=str(Path(folder) / "storage"),
-                poll_interval=0.25,
+                poll_interval=0.1,
             )
             begun = time.perf_counter()
             await render_storyboard(board, studio)

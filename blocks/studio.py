@@ -56,18 +56,20 @@ class KlingStudio(Block):
         description="Where a browser sees the storage; links in the UI begin with it. Empty: paths are shown.",
     )
     max_in_flight: int = Field(
-        default=0, ge=0, title="In flight", description="Generations running at once in one run. 0: 20."
+        default=0, ge=0, title="In flight", description="Generations running at once in one run. 0 means 20."
     )
     budget_per_run: float = Field(
-        default=0, ge=0, title="Budget per run", description="USD that one run may spend at most. 0: no limit."
+        default=0, ge=0, title="Budget per run", description="USD that one run may spend at most. 0 means no limit."
     )
     poll_interval: float = Field(
         default=0,
         ge=0,
         title="Poll interval",
-        description="Seconds between looks at a running generation. 0: 5.",
+        description="Seconds between looks at a running generation. 0 means 5.",
     )
-    max_wait: float = Field(default=0, ge=0, title="Longest wait", description="Seconds to wait for one shot. 0: 3600.")
+    max_wait: float = Field(
+        default=0, ge=0, title="Longest wait", description="Seconds to wait for one shot. 0 means 3600."
+    )
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -104,4 +106,4 @@ class KlingStudio(Block):
             KlingError: no driver for its URL.
         """
         settings = self.settings()
-        return ClipStorage(settings.storage_url, settings.storage_options)
+        return ClipStorage(settings.storage_url, settings.storage_options, public_url=settings.public_storage_url)

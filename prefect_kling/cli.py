@@ -62,6 +62,7 @@ app = App(
     name="prefect-kling",
     help="Storyboards in, finished films out, on Prefect.",
     version_flags=["--version"],
+    default_parameter=Parameter(show_default=False),
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # we say what was kept
 )
@@ -117,7 +118,7 @@ def render(
     /,
     *,
     out: Path | None = None,
-    simulate: bool = False,
+    simulate: Annotated[bool, Parameter(negative="")] = False,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
     budget: Decimal | None = None,
@@ -333,7 +334,7 @@ async def _studio(simulate: bool) -> AsyncIterator[KlingStudio]:
         yield KlingStudio(
             credentials=KlingCredentials(api_key=SecretStr("simulator"), base_url=base_url, account="simulated"),
             storage_url=str(get_current_settings().home / "kling" / "simulated"),
-            poll_interval=0.25,
+            poll_interval=0.1,
         )
 
 

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
@@ -72,15 +73,17 @@ class ClipStorage:
     Args:
         url: a local path or any fsspec URL (`s3://bucket/prefix`).
         options: for fsspec's file system.
+        public_url: where a browser sees what is at `url`.
 
     Raises:
         KlingError: no file system is known for the URL, or its driver is not installed.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None, *, public_url: str = "") -> None:
         from fsspec.core import url_to_fs
 
         self.url = url
+        self._public_url = public_url.rstrip("/")
         try:
             self._fs, self._root = url_to_fs(
                 str(Path(url).expanduser()) if "://" not in url else url, **(options or {})
@@ -93,6 +96,12 @@ class ClipStorage:
         """Where the file `name` (with `/` between folders) is or would be: an absolute path or a URL."""
         path = f"{self._root.rstrip('/')}/{name}"
         return path if self._local else str(self._fs.unstrip_protocol(path))
+
+    def link(self, location: str) -> str:
+        """What to show people for a stored file: its public URL where there is one, else its location."""
+        if not self._public_url:
+            return location
+        return f"{self._public_url}/{quote(location.removeprefix(self.location('')))}"
 
     async def check(self) -> None:
         """Writes, reads and removes a small file.
@@ -179,7 +188,7 @@ class ClipStorage:
 def file_name(text: str, *, most: int = 80) -> str:
     """A part of a path made of text from outside (a task id, an edition): nothing but letters, digits and `._-`."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")
-    if safe == text and len(safe) <= most:
+    if safe and safe == text and len(safe) <= most:
         return safe
     return f"{safe[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 

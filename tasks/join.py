@@ -51,7 +51,12 @@ async def join_clips(
         film = await join(cut, folder / "film.mp4")
         location = await storage.publish(film.path, name)
     get_run_logger().info(
-        "Film %s: %d frames, %.2f s, %s (%s)", location, film.frames, film.seconds, film.method, film.reason
+        "Film %s: %d frames, %.2f s, %s (%s)",
+        storage.link(location),
+        film.frames,
+        film.seconds,
+        film.method,
+        film.reason,
     )
     return Film(
         path=location,

@@ -1,0 +1,36 @@
+"""The shipped deployments, deployed for real."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+
+ROOT = Path(__file__).parents[2]
+
+
+async def prefect(*arguments: str, env: dict[str, str], cwd: Path) -> None:
+    command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+    done = await asyncio.to_thread(
+        subprocess.run, command, env=env, cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.timeout(180)
+async def test_both_flows_deploy_from_the_installed_package(server_environment: dict[str, str], tmp_path: Path) -> None:
+    await prefect("work-pool", "create", "kling", "--type", "process", env=server_environment, cwd=tmp_path)
+    file = str(ROOT / "deployments" / "prefect.yaml")
+    await prefect("deploy", "--all", "--prefect-file", file, env=server_environment, cwd=tmp_path)
+    async with get_client() as client:
+        deployments = {deployment.name: deployment for deployment in await client.read_deployments()}
+    assert deployments.keys() == {"storyboard", "video"}
+    for deployment in deployments.values():
+        assert deployment.entrypoint is not None
+        assert deployment.entrypoint.startswith("prefect_kling.flows.")
+        assert not deployment.pull_steps
+    assert "studio" in deployments["storyboard"].parameter_openapi_schema["properties"]

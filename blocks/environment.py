@@ -11,11 +11,12 @@ from decimal import Decimal
 from pathlib import Path
 
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from prefect_kling.gateway.client import DEFAULT_BASE_URL
+from prefect_kling.gateway.errors import KlingError
 
-__all__ = ["KlingEnvironment", "api_key_from_environment", "base_url_from_environment"]
+__all__ = ["KlingEnvironment", "api_key_from_environment", "base_url_from_environment", "settings_from_environment"]
 
 
 class KlingEnvironment(PrefectBaseSettings):
@@ -30,6 +31,23 @@ class KlingEnvironment(PrefectBaseSettings):
     poll_interval: float = Field(default=5.0, gt=0, description="Seconds between looks at a running generation.")
     max_wait: float = Field(default=3600.0, gt=0, description="Seconds to wait for one shot.")
     prices: Path | None = Field(default=None, description="A JSON price list in place of the built-in one.")
+
+
+def settings_from_environment() -> KlingEnvironment:
+    """The settings as they are now.
+
+    Raises:
+        KlingError: one of them cannot be used; the text names its variable.
+    """
+    try:
+        return KlingEnvironment()
+    except ValidationError as error:
+        said = "; ".join(
+            f"PREFECT_INTEGRATIONS_KLING_{'_'.join(map(str, found['loc'])).upper()} cannot be {found['input']!r}: "
+            f"{found['msg']}"
+            for found in error.errors(include_url=False)
+        )
+        raise KlingError(said) from None
 
 
 def api_key_from_environment() -> str:

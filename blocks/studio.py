@@ -11,7 +11,7 @@ from prefect.settings import get_current_settings
 from pydantic import Field
 
 from prefect_kling.blocks.credentials import KlingCredentials
-from prefect_kling.blocks.environment import KlingEnvironment, base_url_from_environment
+from prefect_kling.blocks.environment import base_url_from_environment, settings_from_environment
 from prefect_kling.clips import ClipStorage
 from prefect_kling.gateway.client import KlingClient
 from prefect_kling.gateway.prices import micro_usd
@@ -77,8 +77,12 @@ class KlingStudio(Block):
         return cls(credentials=KlingCredentials.from_environment())
 
     def settings(self) -> StudioSettings:
-        """What this studio works with: the block's fields, then the environment, then the defaults."""
-        found = KlingEnvironment()
+        """What this studio works with: the block's fields, then the environment, then the defaults.
+
+        Raises:
+            KlingError: the environment says something that cannot be used.
+        """
+        found = settings_from_environment()
         home = get_current_settings().home
         budget = Decimal(str(self.budget_per_run)) if self.budget_per_run else found.budget_per_run
         return StudioSettings(

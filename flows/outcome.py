@@ -14,6 +14,8 @@ from prefect_kling.tasks.results import Film
 
 __all__ = ["Rendering", "ShotOutcome"]
 
+MOST_NAMED = 10
+
 
 class ShotOutcome(BaseModel):
     """What became of one shot.
@@ -22,6 +24,7 @@ class ShotOutcome(BaseModel):
         id: the shot's.
         status: `stored`, `failed`, or `blocked` where a shot that it needs has no clip.
         usd: what was bought for it, as estimated; zero where nothing was.
+        task_id: the gateway's task that was bought for it; its result is kept there for 7 days, stored or not.
         clip: where it was stored.
         error: class and message of what went wrong.
         blocked_by: the shots without a clip that it needed.
@@ -32,6 +35,7 @@ class ShotOutcome(BaseModel):
     id: str
     status: str
     usd: Decimal = Decimal(0)
+    task_id: str | None = None
     clip: Clip | None = None
     error_type: str | None = None
     error: str | None = None
@@ -40,13 +44,15 @@ class ShotOutcome(BaseModel):
     @classmethod
     def stored(cls, shot: str, clip: Clip, usd: Decimal) -> Self:
         """A shot whose clip is in storage."""
-        return cls(id=shot, status="stored", clip=clip, usd=usd)
+        return cls(id=shot, status="stored", clip=clip, usd=usd, task_id=clip.task_id)
 
     @classmethod
-    def failed(cls, shot: str, error: Exception, usd: Decimal) -> Self:
-        """A shot that went wrong; `usd` is what was bought before that, or may have been."""
-        message = str(error) if isinstance(error, KlingError) else f"{type(error).__name__}: {error}"
-        return cls(id=shot, status="failed", usd=usd, error_type=type(error).__name__, error=message)
+    def failed(cls, shot: str, error: Exception, usd: Decimal, task_id: str | None) -> Self:
+        """A shot that went wrong; `usd` and `task_id` are what was bought before that, or may have been."""
+        message = (str(error) if isinstance(error, KlingError) else f"{type(error).__name__}: {error}").rstrip(".")
+        if task_id is not None and task_id not in message:
+            message += f" (bought as task {task_id})"
+        return cls(id=shot, status="failed", usd=usd, task_id=task_id, error_type=type(error).__name__, error=message)
 
     @classmethod
     def blocked(cls, shot: str, by: Sequence[str]) -> Self:
@@ -82,15 +88,28 @@ class Rendering(BaseModel):
             return f"{clips} clips, {self.film.seconds:.1f} s, {self.usd:.2f} USD"
         if self.error is not None and not self.failures:
             return f"all {len(self.shots)} shots are stored ({self.usd:.2f} USD), but not joined: {self.error}"
-        named = "; ".join(f"{shot.id}: {shot.error}" for shot in self.failures)
         kept = len([shot for shot in self.shots if shot.clip])
         return (
-            f"{len(self.failures)} of {len(self.shots)} shots failed, {kept} are kept ({self.usd:.2f} USD). {named}. "
+            f"{len(self.failures)} of {len(self.shots)} shots failed, {kept} are kept ({self.usd:.2f} USD). "
+            f"{_reasons(self.failures)}. "
             f"{_what_to_do(self.failures)}"
         )
+
+
+def _reasons(failures: Sequence[ShotOutcome]) -> str:
+    """Each reason once, after the shots it stopped: a wrong key stops all of them."""
+    shots: dict[str | None, list[str]] = {}
+    for shot in failures:
+        shots.setdefault(shot.error, []).append(shot.id)
+    return "; ".join(f"{_listed(ids)}: {reason}" for reason, ids in shots.items())
+
+
+def _listed(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    return ", ".join(ids[:MOST_NAMED]) + more
 
 
 def _what_to_do(failures: Sequence[ShotOutcome]) -> str:
     if any(shot.error_type == PurchaseUncertain.__name__ for shot in failures):
         return "Look at the account's tasks before running again: a lost answer may have bought its clip."
-    return "Mend what is named and run again."
+    return "Mend what is named and run again, which buys every shot anew."

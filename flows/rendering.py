@@ -122,7 +122,7 @@ class _Run:
         try:
             clip = await self._take(shot, {n: o.clip for n, o in needed.items() if o.clip is not None}, bought)
         except Exception as error:  # noqa: BLE001 - a shot's failure must not cancel its siblings; it is in the outcome
-            outcome = ShotOutcome.failed(shot.id, error, bought.usd)
+            outcome = ShotOutcome.failed(shot.id, error, bought.usd, bought.task_id)
             get_run_logger().error("%s failed: %s", shot.id, outcome.error)
             tell(shot.id, "failed", outcome.error or "")
             return outcome
@@ -164,7 +164,7 @@ class _Run:
         except PurchaseUncertain:
             bought.usd = usd
             raise
-        bought.usd = usd
+        bought.usd, bought.task_id = usd, submitted.task_id
         return submitted
 
     async def _source(self, entry: Input, clips: Mapping[str, Clip]) -> tuple[str, Any]:
@@ -203,6 +203,7 @@ class _Bought:
 
     def __init__(self) -> None:
         self.usd = Decimal(0)
+        self.task_id: str | None = None
 
 
 def _named(task: Task[P, R], name: str) -> Task[P, R]:

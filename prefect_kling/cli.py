@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -34,6 +34,7 @@ from prefect_kling.gateway.errors import (
     StoryboardError,
     TaskNotFound,
 )
+from prefect_kling.media.scratch import publish, scratch
 from prefect_kling.terminal import announce, plan_table, progress_by_frames, watching
 
 if TYPE_CHECKING:
@@ -299,6 +300,7 @@ async def _render(
 
         # What is wrong with the document shows in a second; a Prefect server takes ten to start.
         prepared = await prepare(file, studio, variables, budget=budget)
+        await _reachable_server()
         with watching(prepared.plan):
             state: Any = await render_storyboard(
                 file,
@@ -313,8 +315,23 @@ async def _render(
             raise rendering
         if rendering.film is not None and out is not None:
             async with studio.get_storage().at_hand(rendering.film.path, sha256=rendering.film.sha256) as film:
-                await asyncio.to_thread(_copy, film, out)
+                await asyncio.to_thread(_copy, film, out, rendering.film.path)
     return rendering
+
+
+async def _reachable_server() -> None:
+    """Makes sure of the Prefect server that the settings name; where they name none, Prefect starts one."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if url is None:
+        return
+    async with get_client() as client:
+        error = await client.api_healthcheck()
+    if error is not None:
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise KlingError(f"The Prefect server at {url} (PREFECT_API_URL) does not answer: {said}; nothing was bought")
 
 
 @asynccontextmanager
@@ -352,18 +369,25 @@ def _writable(out: Path) -> None:
     """Finds out before any money is spent whether a film could be put there."""
     if out.is_dir():
         raise IsADirectoryError(21, "is a folder; name a file such as film.mp4", str(out))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK | os.X_OK):
-        raise PermissionError(13, "cannot be written", str(out.parent))
-
-
-def _copy(film: Path, out: Path) -> None:
-    partial = out.with_name(f".{out.name}.part")
     try:
-        shutil.copyfile(film, partial)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            out.lstat()  # a name that is too long, say
+        with scratch(out):
+            pass
+    except FileExistsError as error:
+        raise NotADirectoryError(20, "is a file, not a folder", error.filename) from None
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(out)) from None
+
+
+def _copy(film: Path, out: Path, kept: str) -> None:
+    try:
+        with scratch(out) as work:
+            shutil.copyfile(film, work)
+            publish(work, out)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; the film is kept at {kept}", str(out)) from error
 
 
 def _rendering_json(rendering: Rendering, out: Path | None) -> dict[str, Any]:
@@ -385,7 +409,7 @@ def _shot_json(shot: ShotOutcome) -> dict[str, Any]:
         "usd": float(shot.usd),
         "clip": shot.clip.path if shot.clip else None,
         "sha256": shot.clip.sha256 if shot.clip else None,
-        "task_id": shot.clip.task_id if shot.clip else None,
+        "task_id": shot.task_id,
         "error": shot.error,
         "blocked_by": list(shot.blocked_by),
     }

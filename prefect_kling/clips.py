@@ -88,8 +88,8 @@ class ClipStorage:
             self._fs, self._root = url_to_fs(
                 str(Path(url).expanduser()) if "://" not in url else url, **(options or {})
             )
-        except (ValueError, ImportError) as error:
-            raise KlingError(f"The storage {url} cannot be used: {error}") from error
+        except Exception as error:  # drivers raise what they like, some already when they cannot connect
+            raise KlingError(f"The storage {_without_password(url)} cannot be used: {error}") from error
         self._local = "file" in ([self._fs.protocol] if isinstance(self._fs.protocol, str) else self._fs.protocol)
 
     def location(self, name: str) -> str:
@@ -104,16 +104,23 @@ class ClipStorage:
         return f"{self._public_url}/{quote(location.removeprefix(self.location('')))}"
 
     async def check(self) -> None:
-        """Writes, reads and removes a small file.
+        """Writes and removes a small file.
 
         Raises:
             OSError: that cannot be done, which is better known before anything is bought.
         """
         name = f".check-{uuid.uuid4().hex}"
-        async with self.incoming() as folder:
-            (folder / "check").write_bytes(b"prefect-kling")
-            await self.publish(folder / "check", name)
-        await asyncio.to_thread(self._fs.rm_file, self._path(self.location(name)))
+        try:
+            async with self.incoming() as folder:
+                (folder / "check").write_bytes(b"prefect-kling")
+                await self.publish(folder / "check", name)
+            await asyncio.to_thread(self._fs.rm_file, self._path(self.location(name)))
+        except Exception as error:
+            if self._local:
+                raise
+            # Drivers have errors of their own, and their texts do not name the storage.
+            said = str(error) or type(error).__name__
+            raise OSError(f"The storage {_without_password(self.url)} cannot be written: {said}") from error
 
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator[Path]:
@@ -126,8 +133,9 @@ class ClipStorage:
         try:
             yield folder
         finally:
-            # Also while being cancelled, so without awaiting anything.
-            shutil.rmtree(folder)
+            # Also while being cancelled, so without awaiting anything; a thread may still be moving a file out. What
+            # cannot be removed must not make a stored clip look lost.
+            shutil.rmtree(folder, ignore_errors=True)
 
     async def publish(self, file: Path, name: str) -> str:
         """Moves a finished file of an `incoming` folder into storage, whole or not at all.
@@ -191,6 +199,10 @@ def file_name(text: str, *, most: int = 80) -> str:
     if safe and safe == text and len(safe) <= most:
         return safe
     return f"{safe[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"(://)[^/]*@", r"\1***@", url)
 
 
 def _sha256(path: Path) -> str:

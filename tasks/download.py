@@ -8,6 +8,7 @@ from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip, file_name
+from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.gateway.results import fetch
 from prefect_kling.media.probe import probe
 from prefect_kling.tasks.results import Generated
@@ -40,7 +41,11 @@ async def download_video(generated: Generated, studio: KlingStudio | None = None
     async with storage.incoming() as incoming:
         file = incoming / "clip.mp4"
         fetched = await fetch(generated.url, file)
-        (facts,) = await probe([file])
+        try:
+            (facts,) = await probe([file])
+        except InvalidMedia as error:
+            # The file is gone by the time somebody reads this.
+            raise InvalidMedia(str(error).replace(str(file), f"The result of task {generated.task_id}")) from error
         location = await storage.publish(file, name)
     width, height = facts.video.shown_size
     get_run_logger().info(

@@ -7,18 +7,22 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from prefect_kling.gateway.errors import KlingError
+from prefect_kling.gateway.errors import GenerationFailed, KlingError, RateLimited
 
-__all__ = ["RETRIES", "is_retryable"]
+__all__ = ["RETRIES", "is_retryable", "is_retryable_create"]
 
 
 async def is_retryable(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
-    """Prefect's `retry_condition_fn` for every task here.
-
-    A create is among them: its errors are retryable only where the gateway surely bought nothing.
-    """
+    """Prefect's `retry_condition_fn`. A create's errors are retryable only where the gateway surely bought nothing."""
     error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, KlingError) and error.retryable
+    # What the gateway calls retryable of a failed generation is to buy it again; waiting again changes nothing.
+    return isinstance(error, KlingError) and error.retryable and not isinstance(error, GenerationFailed)
+
+
+async def is_retryable_create(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """The same for a create, which has put up with 429 for `max_wait` by itself; repeats would treble that."""
+    error = await state.aresult(raise_on_failure=False)
+    return not isinstance(error, RateLimited) and await is_retryable(task, task_run, state)
 
 
 RETRIES: dict[str, Any] = {

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from prefect_kling import cli
 from prefect_kling.cli import exit_code, run
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
@@ -117,7 +118,9 @@ def test_schema_is_a_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
         (["render", "small.yaml", "--budget", "-1"], "--budget"),
         (["render", "small.yaml", "--budget", "lots"], "lots"),
         (["render", "small.yaml", "--out", "."], "is a folder"),
-        (["render", "small.yaml", "--out", "small.yaml/film.mp4"], "small.yaml"),
+        (["render", "small.yaml", "--out", "small.yaml/film.mp4"], "small.yaml: is a file, not a folder"),
+        (["render", "small.yaml", "--out", f"{'x' * 300}.mp4"], "too long"),
+        (["join", "a.mp4", "--out", "small.yaml/film.mp4"], "small.yaml: is a file, not a folder"),
         (["dance"], "dance"),
         (["join", "--out", "film.mp4"], "at least one clip"),
         (["simulate", "--faults", "no-such-fault=1"], "no-such-fault"),
@@ -208,6 +211,42 @@ async def test_what_the_gateway_refuses_decides_the_exit_code(
             "render", board, "--set", "weather=fog", env=at(server_environment, server.base_url), cwd=board.parent
         )
     assert done.returncode == code, done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that lets nobody write")
+def test_a_film_that_could_not_be_put_there_is_not_bought(
+    board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("APIMODELS_API_KEY", "sk-cli-41f7aa")
+    assert run(["render", str(board), "--set", "weather=fog", "--out", "/proc/film.mp4"]) == 2
+    assert capsys.readouterr().err.startswith("/proc/film.mp4: cannot be written")
+
+
+def test_where_the_film_cannot_be_copied_to_is_told_with_where_it_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"film")
+    with pytest.raises(OSError, match="the film is kept at s3://films/film") as refused:
+        cli._copy(tmp_path / "film.mp4", tmp_path / "gone" / "out.mp4", "s3://films/film.mp4")
+    assert refused.value.filename == str(tmp_path / "gone" / "out.mp4")
+
+
+def test_a_setting_that_cannot_be_used_is_named(
+    board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_KLING_MAX_IN_FLIGHT", "0")
+    assert run(["plan", str(board), "--set", "weather=fog"]) == 2
+    assert "PREFECT_INTEGRATIONS_KLING_MAX_IN_FLIGHT cannot be '0'" in capsys.readouterr().err
+
+
+async def test_a_prefect_server_that_is_not_there_is_named_before_anything_is_bought(
+    board: Path, simulator: Running, server_environment: dict[str, str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/api"
+    environment = at(server_environment, simulator.base_url) | {"PREFECT_API_URL": url}
+    done = await command("render", board, "--set", "weather=fog", env=environment, cwd=board.parent)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"The Prefect server at {url} (PREFECT_API_URL) does not answer")
+    assert simulator.service.stats()["creates"] == 0
 
 
 async def test_an_unreachable_gateway_exits_with_3(board: Path, server_environment: dict[str, str]) -> None:

@@ -36,7 +36,8 @@ from prefect_kling.tasks import (
     join_clips,
     wait_for_video,
 )
-from prefect_kling.tasks.retries import is_retryable
+from prefect_kling.tasks.results import Generated
+from prefect_kling.tasks.retries import is_retryable, is_retryable_create
 
 TEXT: dict[str, Any] = {
     "model": "kling-v3-omni",
@@ -164,6 +165,23 @@ async def test_a_lost_answer_is_uncertain_and_not_sent_again(studio: KlingStudio
         assert losing.service.stats()["creates"] == 1
 
 
+async def test_what_can_fail_besides_the_purchase_fails_before_it(
+    studio: KlingStudio, simulator: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prices.json").write_text('{"kling-video-o1": {}}')
+    monkeypatch.setenv("PREFECT_INTEGRATIONS_KLING_PRICES", str(tmp_path / "prices.json"))
+    with pytest.raises(InvalidRequest):
+        await create_video.fn(TEXT, studio)
+    assert simulator.service.stats()["creates"] == 0
+
+
+async def test_a_result_that_is_no_video_is_named_by_its_task(studio: KlingStudio, simulator: Running) -> None:
+    page = Generated(task_id="7f3a", url=f"{simulator.origin}/_sim/stats", url_expires_at=datetime.now(UTC))
+    with pytest.raises(InvalidMedia, match=r"^The result of task 7f3a "):
+        await download_video.fn(page, studio)
+    assert not list((Path(studio.storage_url) / ".incoming").iterdir())
+
+
 async def test_an_unreachable_gateway_bought_nothing_and_says_so(studio: KlingStudio) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -188,3 +206,15 @@ async def test_an_unreachable_gateway_bought_nothing_and_says_so(studio: KlingSt
 )
 async def test_prefect_repeats_only_what_can_help(error: Exception, again: bool) -> None:
     assert await is_retryable(create_video, None, Failed(data=error)) is again  # type: ignore[arg-type] # run is not used
+
+
+async def test_waiting_again_for_a_failed_generation_cannot_help() -> None:
+    error = GenerationFailed("the gateway is busy")
+    error.retryable = True
+    assert await is_retryable(wait_for_video, None, Failed(data=error)) is False  # type: ignore[arg-type] # as above
+
+
+@pytest.mark.parametrize(("error", "again"), [(RateLimited("slow down"), False), (GatewayUnavailable("no"), True)])
+async def test_a_create_that_has_put_up_with_429_long_enough_is_not_repeated(error: Exception, again: bool) -> None:
+    assert create_video.retry_condition_fn is is_retryable_create
+    assert await is_retryable_create(create_video, None, Failed(data=error)) is again  # type: ignore[arg-type] # as above

@@ -106,6 +106,8 @@ class Service:
         self._pool = ThreadPoolExecutor(
             self.config.workers or os.cpu_count() or 1, thread_name_prefix="kling-simulator"
         )
+        # Apart from rendering: a create that waits behind clips being drawn is a create whose answer is lost.
+        self._looking = ThreadPoolExecutor(2, thread_name_prefix="kling-simulator-inputs")
         self._client = httpx.AsyncClient(trust_env=False)
         return self
 
@@ -116,6 +118,7 @@ class Service:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await self._client.aclose()
+        self._looking.shutdown(wait=True, cancel_futures=True)
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._directory.cleanup()
 
@@ -138,7 +141,7 @@ class Service:
                 request,
                 own=self.own_file,
                 directory=self._inputs.directory,
-                pool=self._pool,
+                pool=self._looking,
                 shrink=self.config.shrink,
                 stand_in=self._stand_in,
             )

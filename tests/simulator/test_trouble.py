@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
 import pytest
+
+from prefect_kling.simulator.service import Service
 
 
 async def test_a_lost_answer_has_created_a_task(simulate: Any, until: Any, order: dict[str, Any]) -> None:
@@ -128,3 +131,23 @@ async def test_jitter_and_faults_come_from_the_seed(simulate: Any, order: dict[s
             seen.append([(await client.post("video/generations", json=wrong)).status_code for _ in range(12)])
     assert seen[0] == seen[1]
     assert set(seen[0]) == {400, 429, 500}
+
+
+async def test_a_create_with_an_image_does_not_wait_behind_clips_being_drawn(
+    simulate: Any, order: dict[str, Any], raw_bodies: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing, stop = threading.Event(), threading.Event()
+
+    def forever(*_: Any) -> None:
+        drawing.set()
+        stop.wait()
+
+    monkeypatch.setattr(Service, "_render", forever)
+    async with simulate(workers=1) as (_, client):
+        try:
+            await client.post("video/generations", json=order)
+            assert await asyncio.to_thread(drawing.wait, 30)
+            body = next(row["body"] for row in raw_bodies if "refused" not in row and "image_list" in row["body"])
+            assert (await client.post("video/generations", json=body)).status_code == 200
+        finally:
+            stop.set()

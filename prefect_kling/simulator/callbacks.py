@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from prefect_kling.simulator.clock import Clock
-from prefect_kling.simulator.inputs import loopback_target
+from prefect_kling.simulator.inputs import Unfetchable, loopback_target
 
 __all__ = ["ATTEMPT_SECONDS", "GIVE_UP_SECONDS", "deliver", "retry_delays"]
 
@@ -45,7 +45,11 @@ async def deliver(
     Returns:
         Whether a 2xx came.
     """
-    target = loopback_target(url)
+    try:
+        target = loopback_target(url)
+    except Unfetchable:
+        counts["given_up"] += 1
+        return False
     if target is None:
         counts["not_loopback"] += 1
         return False

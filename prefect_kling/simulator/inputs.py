@@ -64,10 +64,18 @@ class FetchedInputs:
 
 
 def loopback_target(url: str) -> httpx.URL | None:
-    """The address to connect to for a loopback URL, never resolved by anybody; None for any other URL."""
+    """The address to connect to for a loopback URL, never resolved by anybody; None for any other URL.
+
+    Raises:
+        Unfetchable: it is written in a way that no client understands.
+    """
     if not is_loopback_url(url):
         return None
-    target = httpx.URL(url)
+    try:
+        target = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        # Resolvers know more spellings of an address than clients do.
+        raise Unfetchable(f"{url} cannot be fetched: {error}") from error
     try:
         ipaddress.ip_address(target.host)
     except ValueError:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from prefect_kling.simulator.config import MediaSpec
 from prefect_kling.simulator.order import ClipOrder, ScriptedShot
 from prefect_kling.simulator.render import render
 from prefect_kling.simulator.scene import read_scene
@@ -16,6 +17,8 @@ __all__ = ["stand_in_image", "stand_in_video"]
 
 SIZE = (1280, 720)
 SECONDS = 5
+# Nobody looks at a stand-in, and a create waits for it.
+QUICK = MediaSpec(options="ref=1:subme=0:me=dia:trellis=0:bframes=0")
 
 
 def stand_in_image(url: str, path: Path) -> None:
@@ -27,4 +30,4 @@ def stand_in_image(url: str, path: Path) -> None:
 def stand_in_video(url: str, path: Path) -> None:
     """Writes a clip of 5 s in the place of the video at `url`."""
     shots = (ScriptedShot(url.rpartition("/")[2] or url, SECONDS),)
-    render(ClipOrder(identity=url, task_id=url, shots=shots, size=SIZE), path)
+    render(ClipOrder(identity=url, task_id=url, shots=shots, size=SIZE, media=QUICK), path)

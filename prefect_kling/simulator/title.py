@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 
 import numpy as np
@@ -36,9 +37,9 @@ def draw_bars(planes: Planes, text: str) -> None:
 def _line(text: str, width: int, bar: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     font = ImageFont.load_default(size=bar * 0.3)
     words = " ".join(text.split())
-    shown = words
-    while shown and font.getlength(shown) > width * 0.86:
-        shown = shown[:-1]
+    # By halving: a prompt may have 2,500 characters, of which some 150 fit.
+    fits = bisect.bisect_right(range(1, len(words) + 1), width * 0.86, key=lambda n: font.getlength(words[:n]))
+    shown = words[:fits]
     if shown != words:
         shown = f"{shown.rstrip(' ,.;:')}…"
     image = Image.new("L", (width, bar), BLACK)

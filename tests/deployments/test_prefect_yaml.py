@@ -33,4 +33,6 @@ async def test_both_flows_deploy_from_the_installed_package(server_environment: 
         assert deployment.entrypoint is not None
         assert deployment.entrypoint.startswith("prefect_kling.flows.")
         assert not deployment.pull_steps
-    assert "studio" in deployments["storyboard"].parameter_openapi_schema["properties"]
+    schema = deployments["storyboard"].parameter_openapi_schema
+    assert schema is not None
+    assert "studio" in schema["properties"]

@@ -5,6 +5,7 @@ Sets up `.venv` first: uv where it works, since it takes seconds, else pip, whic
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -152,12 +153,13 @@ def _import_elsewhere(wheel: Path, scratch: Path) -> None:
 
 def run(*command: object, cwd: Path = ROOT, stdout: int | None = None) -> None:
     """Runs a command to its end; its failure is ours, with its exit code."""
-    try:
-        done = subprocess.run([str(part) for part in command], cwd=cwd, stdout=stdout, check=False)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-    if done.returncode:
-        raise SystemExit(done.returncode if done.returncode > 0 else 1)
+    with subprocess.Popen([str(part) for part in command], cwd=cwd, stdout=stdout) as process:
+        while process.returncode is None:
+            # Ctrl-C goes to the command as well, which ends by itself; `subprocess.run` would kill it after 0.25 s.
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
+    if process.returncode:
+        raise SystemExit(process.returncode if process.returncode > 0 else 128 - process.returncode)
 
 
 COMMANDS = {"film": film, "test": test, "check": check, "bench": bench, "build": build, "clean": clean}

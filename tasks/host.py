@@ -30,7 +30,7 @@ async def host_file(file: Clip | Still | str, studio: KlingStudio | None = None)
     studio = studio or KlingStudio.from_environment()
     if isinstance(file, str):
         # A document's file lies beside the document, wherever the studio keeps its clips.
-        storage, location, sha256 = ClipStorage(file.rpartition("/")[0] or "."), file, None
+        storage, location, sha256 = ClipStorage(file), file, None
         media_type = mimetypes.guess_type(file)[0] or "application/octet-stream"
     else:
         storage, location = studio.get_storage(), file.path

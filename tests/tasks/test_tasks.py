@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from prefect.logging import disable_run_logger
 from prefect.states import Failed
@@ -99,6 +100,11 @@ async def test_a_local_file_can_be_hosted(studio: KlingStudio, tmp_path: Path) -
 
     Image.new("RGB", (400, 400), "teal").save(tmp_path / "ref.png")
     assert (await host_file.fn(str(tmp_path / "ref.png"), studio)).url.startswith("http://127.0.0.1")
+
+
+async def test_a_file_at_the_root_of_a_store_can_be_hosted(studio: KlingStudio, simulator: Running) -> None:
+    fsspec.filesystem("memory").pipe_file("/hosted-root.png", b"picture")
+    assert (await host_file.fn("memory://hosted-root.png", studio)).url.startswith(simulator.origin)
 
 
 async def test_a_missing_file_is_named(studio: KlingStudio, tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def render(
     if budget is not None and not (budget.is_finite() and budget > 0):
         raise StoryboardError(f"--budget has to be an amount in USD above zero, not {budget}")
     if out is not None:
+        if out.is_file() and Path(file).is_file() and out.samefile(file):
+            raise StoryboardError(f"--out names the storyboard itself, {file}; the film would replace it")
         _writable(out)
     begun = time.monotonic()
     rendering = asyncio.run(_render(file, variables, out, simulate=simulate, edition=edition, budget=budget))

@@ -38,7 +38,8 @@ shots:
 
 @pytest.fixture
 def board(tmp_path: Path) -> Path:
-    path = tmp_path / "small.yaml"
+    path = tmp_path / "board" / "small.yaml"
+    path.parent.mkdir()
     path.write_text(BOARD)
     return path
 
@@ -118,6 +119,7 @@ def test_schema_is_a_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
         (["render", "small.yaml", "--budget", "-1"], "--budget"),
         (["render", "small.yaml", "--budget", "lots"], "lots"),
         (["render", "small.yaml", "--out", "."], "is a folder"),
+        (["render", "small.yaml", "--out", "../board/small.yaml"], "would replace it"),
         (["render", "small.yaml", "--out", "small.yaml/film.mp4"], "small.yaml: is a file, not a folder"),
         (["render", "small.yaml", "--out", f"{'x' * 300}.mp4"], "too long"),
         (["join", "a.mp4", "--out", "small.yaml/film.mp4"], "small.yaml: is a file, not a folder"),

@@ -62,6 +62,8 @@ def shot_ids(data: Any) -> dict[int, str]:
 def _told_once(error: ValidationError, data: Any) -> Iterator[tuple[Path, bool, str]]:
     unfitting: dict[Path, bool] = {}
     for entry in error.errors(include_url=False):
+        if entry["type"] == "repeated_id":
+            continue  # `note_repeated_ids` has told it, at the id's own place
         path, of_key, branch_fits = _followed(entry["loc"], data, entry["type"])
         if branch_fits is None:
             yield path, of_key, _message(entry, path)
@@ -192,9 +194,6 @@ _MESSAGES: dict[str, Callable[[Any, dict[str, Any], Path], str]] = {
     "bool_type": lambda v, _c, _p: f"takes true or false, not {_shown(v)}",
     "greater_than_equal": lambda v, c, _p: f"has to be at least {c['ge']}, not {_shown(v)}",
     "less_than_equal": lambda v, c, _p: f"may be {c['le']} at most, not {_shown(v)}",
-    "repeated_id": lambda _v, c, _p: (
-        f"shot {c['second']} has the id '{c['id']}' of shot {c['first']}; ids have to differ"
-    ),
     "list_type": lambda v, _c, _p: f"takes a list, not {_shown(v)}",
     "dict_type": lambda v, _c, _p: f"takes names with a value each, not {_shown(v)}",
     "model_type": _not_a_mapping,

@@ -333,3 +333,12 @@ def test_a_typed_in_mistake_is_told_by_the_fields_name() -> None:
     board = Storyboard(title="T", shots=[Shot(id="a", prompt="{{ x }}", duration=0)])
     with pytest.raises(StoryboardError, match=r"^storyboard: shot 'a': prompt: the variable 'x' is not given"):
         document_of(board)
+
+
+def test_an_id_that_is_there_twice_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("title: T\nshots:\n  - id: a\n    prompt: x\n  - id: a\n    prompt: y\n")
+    with pytest.raises(StoryboardError) as told:
+        read_storyboard(tmp_path / "twice.yaml")
+    assert [line.rpartition("twice.yaml:")[2] for line in str(told.value).splitlines()] == [
+        "5:9: shot 2 has the id 'a' of shot 1 in line 3; ids have to differ"
+    ]

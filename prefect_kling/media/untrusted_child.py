@@ -342,16 +342,17 @@ def plausible_aspect(video: VideoStream) -> Fraction:
 
 def orientation(frame: VideoFrame) -> tuple[bool, int]:
     """Whether a player mirrors the picture, and how many degrees clockwise it then turns it."""
-    # Typed by av as a dictionary, it is a sequence of buffers that know their types.
+    # Taken by name: iterating gives the data itself up to av 18, and its types from av 19 on.
     side_data: Any = frame.side_data
-    for data in side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(data))
-            signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
-            if signs not in ORIENTATIONS:
-                raise Refused("is turned by an angle that is no quarter turn")
-            return ORIENTATIONS[signs]
-    return False, 0
+    try:
+        matrix = bytes(side_data["DISPLAYMATRIX"])
+    except KeyError:
+        return False, 0
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
+    if signs not in ORIENTATIONS:
+        raise Refused("is turned by an angle that is no quarter turn")
+    return ORIENTATIONS[signs]
 
 
 def configuration_facts(video: VideoStream, packets: list[Coded]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class KlingStudio(Block):
         default="",
         title="Storage URL",
         description="Where clips and films are kept: a path as the worker sees it, or any fsspec URL such as "
-        "s3://bucket/films. Empty: the folder kling/storage in PREFECT_HOME.",
+        "s3://bucket/films. Keys go into the storage options. Empty: the folder kling/storage in PREFECT_HOME.",
     )
     storage_options: SecretDict = Field(
         default_factory=lambda: SecretDict({}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import re
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -13,6 +14,8 @@ from prefect_kling.simulator.planes import Planes
 __all__ = ["bar_height", "draw_bars", "has_bars"]
 
 BLACK, GREY = 16, 128
+# A prompt names its inputs `<<<image_1>>>` (gateway.md, "What the parts mean"); a viewer reads "image 1".
+_TOKEN = re.compile(r"<<<(image|element|video)_(\d+)>>>")
 BAR = 0.106
 """Of the picture's height, or of its width where it is upright: 16:9 becomes 2.26:1."""
 
@@ -36,7 +39,7 @@ def draw_bars(planes: Planes, text: str) -> None:
 @functools.lru_cache(maxsize=64)
 def _line(text: str, width: int, bar: int) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     font = ImageFont.load_default(size=bar * 0.3)
-    words = " ".join(text.split())
+    words = _TOKEN.sub(r"\1 \2", " ".join(text.split()))
     # By halving: a prompt may have 2,500 characters, of which some 150 fit.
     fits = bisect.bisect_right(range(1, len(words) + 1), width * 0.86, key=lambda n: font.getlength(words[:n]))
     shown = words[:fits]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from decimal import Decimal
 from pathlib import Path
+from typing import Literal
 
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from prefect_kling.gateway.client import DEFAULT_BASE_URL
 from prefect_kling.gateway.errors import KlingError
@@ -26,8 +27,18 @@ class KlingEnvironment(PrefectBaseSettings):
 
     storage_url: str = Field(default="", description="Where clips and films are kept: a path or any fsspec URL.")
     public_storage_url: str = Field(default="", description="Where a browser sees the storage.")
-    max_in_flight: int = Field(default=20, ge=1, description="Generations running at once, of one run.")
+    ledger_url: SecretStr = Field(
+        default=SecretStr(""), description="Where purchases are written down: sqlite:///PATH or postgresql://…; secret."
+    )
+    max_in_flight: int = Field(default=20, ge=1, description="Generations of the account running at once.")
     budget_per_run: Decimal | None = Field(default=None, gt=0, description="USD that one run may spend.")
+    budget_per_day: Decimal | None = Field(default=None, gt=0, description="USD that the account may spend in a day.")
+    budget_per_month: Decimal | None = Field(
+        default=None, gt=0, description="USD that the account may spend in a month."
+    )
+    on_uncertain: Literal["stop", "buy-again"] = Field(
+        default="stop", description="What to do about a purchase whose answer was lost."
+    )
     poll_interval: float = Field(default=5.0, gt=0, description="Seconds between looks at a running generation.")
     max_wait: float = Field(default=3600.0, gt=0, description="Seconds to wait for one shot.")
     prices: Path | None = Field(default=None, description="A JSON price list in place of the built-in one.")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from prefect.blocks.core import Block
 from prefect.blocks.fields import SecretDict
 from prefect.settings import get_current_settings
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from prefect_kling.blocks.credentials import KlingCredentials
 from prefect_kling.blocks.environment import base_url_from_environment, settings_from_environment
@@ -55,11 +55,38 @@ class KlingStudio(Block):
         title="Public storage URL",
         description="Where a browser sees the storage; links in the UI begin with it. Empty: paths are shown.",
     )
+    ledger_url: SecretStr = Field(
+        default=SecretStr(""),
+        title="Ledger URL",
+        description="Where purchases are written down: sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE. "
+        "Every worker of an account needs the same one. Stored encrypted. Empty: kling/ledger.db in PREFECT_HOME.",
+    )
     max_in_flight: int = Field(
-        default=0, ge=0, title="In flight", description="Generations running at once in one run. 0 means 20."
+        default=0, ge=0, title="In flight", description="Generations of the account running at once. 0 means 20."
     )
     budget_per_run: float = Field(
-        default=0, ge=0, title="Budget per run", description="USD that one run may spend at most. 0 means no limit."
+        default=0,
+        ge=0,
+        title="Budget per run",
+        description="USD that one run may spend at most, its retries included. 0 means no limit.",
+    )
+    budget_per_day: float = Field(
+        default=0,
+        ge=0,
+        title="Budget per day",
+        description="USD that the account may spend in a UTC day. 0 means no limit.",
+    )
+    budget_per_month: float = Field(
+        default=0,
+        ge=0,
+        title="Budget per month",
+        description="USD that the account may spend in a UTC month. 0 means no limit.",
+    )
+    on_uncertain: Literal["", "stop", "buy-again"] = Field(
+        default="",
+        title="When a purchase is uncertain",
+        description="Its answer was lost, so it may have been bought. stop waits for a decision; buy-again risks "
+        "paying twice. Empty means stop.",
     )
     poll_interval: float = Field(
         default=0,
@@ -84,7 +111,6 @@ class KlingStudio(Block):
         """
         found = settings_from_environment()
         home = get_current_settings().home
-        budget = Decimal(str(self.budget_per_run)) if self.budget_per_run else found.budget_per_run
         return StudioSettings(
             api_key=self.credentials.api_key,
             base_url=self.credentials.base_url or base_url_from_environment(),
@@ -93,7 +119,12 @@ class KlingStudio(Block):
             storage_options=self.storage_options.get_secret_value(),
             public_storage_url=self.public_storage_url or found.public_storage_url,
             max_in_flight=self.max_in_flight or found.max_in_flight,
-            budget_per_run=None if budget is None else micro_usd(budget),
+            ledger_url=_first(self.ledger_url, found.ledger_url, default=f"sqlite:///{home / 'kling' / 'ledger.db'}"),
+            home=home / "kling",
+            budget_per_run=_limit(self.budget_per_run, found.budget_per_run),
+            budget_per_day=_limit(self.budget_per_day, found.budget_per_day),
+            budget_per_month=_limit(self.budget_per_month, found.budget_per_month),
+            on_uncertain=self.on_uncertain or found.on_uncertain,
             poll_interval=self.poll_interval or found.poll_interval,
             max_wait=self.max_wait or found.max_wait,
             prices=found.prices,
@@ -111,3 +142,12 @@ class KlingStudio(Block):
         """
         settings = self.settings()
         return ClipStorage(settings.storage_url, settings.storage_options, public_url=settings.public_storage_url)
+
+
+def _limit(block: float, environment: Decimal | None) -> int | None:
+    usd = Decimal(str(block)) if block else environment
+    return None if usd is None else micro_usd(usd)
+
+
+def _first(*secrets: SecretStr, default: str) -> SecretStr:
+    return next((secret for secret in secrets if secret.get_secret_value()), SecretStr(default))

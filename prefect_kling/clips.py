@@ -162,6 +162,20 @@ class ClipStorage:
         finally:
             os.close(folder)
 
+    async def size(self, location: str) -> int | None:
+        """The length of a stored file in bytes; None where it is not there."""
+
+        def look() -> int | None:
+            if self._local:
+                path = Path(location)
+                return path.stat().st_size if path.is_file() else None
+            try:
+                return int(self._fs.size(self._path(location)))
+            except FileNotFoundError:
+                return None
+
+        return await asyncio.to_thread(look)
+
     @asynccontextmanager
     async def at_hand(self, location: str, *, sha256: str | None = None) -> AsyncIterator[Path]:
         """A stored file as a local path, for as long as the block lasts; fetched where storage is not local.

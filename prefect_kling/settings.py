@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SecretStr
 
@@ -21,12 +21,17 @@ class StudioSettings:
     Attributes:
         api_key: of the gateway.
         storage_url: where clips and films are kept: a path or any fsspec URL.
+        ledger_url: where purchases are written down: `sqlite:///PATH` or `postgresql://…`; secret.
+        home: a folder for what this machine alone needs, such as the journal of answers.
         base_url: of the gateway's API.
         account: a name for what the key pays from; it outlives the key.
         storage_options: passed to fsspec (keys, endpoints); secret.
         public_storage_url: where the storage can be seen from a browser, or empty.
-        max_in_flight: generations running at the gateway at once, of one run.
-        budget_per_run: micro-dollars that one run may spend, or None for no limit.
+        max_in_flight: generations of the account running at the gateway at once.
+        budget_per_run: micro-dollars that one run may spend, its retries included, or None for no limit.
+        budget_per_day: micro-dollars that the account may spend in a UTC day.
+        budget_per_month: micro-dollars that the account may spend in a UTC month.
+        on_uncertain: `stop`, or `buy-again` what may have been bought already.
         poll_interval: seconds, see `gateway.waiting`.
         max_wait: seconds a shot is waited for, and a 429 is put up with.
         prices: a price list in place of the built-in one.
@@ -34,12 +39,17 @@ class StudioSettings:
 
     api_key: SecretStr
     storage_url: str
+    ledger_url: SecretStr
+    home: Path
     base_url: str = DEFAULT_BASE_URL
     account: str = "main"
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     public_storage_url: str = ""
     max_in_flight: int = 20
     budget_per_run: int | None = None
+    budget_per_day: int | None = None
+    budget_per_month: int | None = None
+    on_uncertain: Literal["stop", "buy-again"] = "stop"
     poll_interval: float = 5.0
     max_wait: float = 3600.0
     prices: Path | None = None

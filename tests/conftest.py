@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from benchmarks.postgresql import PostgreSQL
     from prefect_kling import KlingStudio
     from prefect_kling.simulator.server import Running
 
@@ -118,3 +119,21 @@ def studio(simulator: Running, tmp_path: Path) -> KlingStudio:
         poll_interval=0.05,
         max_wait=60,
     )
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server for the session, from Debian's packages (`.ci/run` installs them)."""
+    from benchmarks.postgresql import PostgreSQL
+
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty ledger, once in each kind of database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.new_database()

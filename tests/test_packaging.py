@@ -25,9 +25,10 @@ BELOW = {
     "simulator": {"gateway"},
     "settings": {"gateway"},
     "clips": {"gateway"},
+    "ledger": {"gateway", "clips", "settings", "media"},
     "blocks": {"gateway", "clips", "settings"},
-    "tasks": {"gateway", "clips", "settings", "blocks", "media", "storyboard"},
-    "flows": {"gateway", "clips", "settings", "blocks", "media", "storyboard", "tasks"},
+    "tasks": {"gateway", "clips", "settings", "blocks", "ledger", "media", "storyboard"},
+    "flows": {"gateway", "clips", "settings", "blocks", "ledger", "media", "storyboard", "tasks"},
     "terminal": {"storyboard", "flows"},
 }
 

@@ -11,6 +11,7 @@ KlingError
 ├── GenerationFailed       the gateway made no clip; nothing was billed
 ├── GenerationTimeout      the wait ended first; the task goes on, and running again continues to wait
 ├── BudgetExceeded         more money than the budget allows; nothing was bought
+├── LedgerUnavailable      what was bought cannot be looked up or written down, so nothing is bought
 ├── InvalidMedia           a file is not the video or image it has to be
 └── StoryboardError        the document says something that cannot be rendered
 """
@@ -27,6 +28,7 @@ __all__ = [
     "InvalidMedia",
     "InvalidRequest",
     "KlingError",
+    "LedgerUnavailable",
     "PurchaseUncertain",
     "RateLimited",
     "StoryboardError",
@@ -117,6 +119,12 @@ class GenerationTimeout(KlingError):
 
 class BudgetExceeded(KlingError):
     """Buying this would exceed the budget. Nothing was bought."""
+
+
+class LedgerUnavailable(KlingError):
+    """The ledger cannot be read or written. Nothing is bought without it, and what was bought stays in it."""
+
+    retryable = True
 
 
 class InvalidMedia(KlingError):

@@ -22,7 +22,7 @@ from prefect_kling.gateway.errors import (
     TaskNotFound,
 )
 
-__all__ = ["NOT_FOUND_IS_BELIEVED_AFTER", "ODD_ANSWERS", "poll_delays", "wait_for"]
+__all__ = ["NOT_FOUND_IS_BELIEVED_AFTER", "ODD_ANSWERS", "failure_of", "poll_delays", "wait_for"]
 
 NOT_FOUND_IS_BELIEVED_AFTER: Final = 300.0
 """Seconds, from the start of a wait or the last good answer; a new task may not be readable everywhere yet."""
@@ -49,6 +49,7 @@ async def wait_for(
     poll_interval: float = 5.0,
     max_wait: float = 3600.0,
     on_state: Callable[[Task], Awaitable[None]] | None = None,
+    on_answer: Callable[[Task], Awaitable[None]] | None = None,
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = _logger,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     rand: Callable[[], float] = random.random,
@@ -62,6 +63,7 @@ async def wait_for(
         poll_interval: seconds, see `poll_delays`.
         max_wait: seconds until giving up; the task itself goes on.
         on_state: called when the gateway's word for the task's state changes.
+        on_answer: called after each answer.
         logger: where trouble on the way is reported.
         sleep, rand, clock: time and chance, for tests.
 
@@ -88,6 +90,8 @@ async def wait_for(
             task = None
         if task is not None:
             missing_since = None
+            if on_answer is not None:
+                await on_answer(task)
             if task.state != state and on_state is not None:
                 await on_state(task)
             state = task.state
@@ -117,7 +121,7 @@ def _makes_sense(task: Task) -> bool:
 
 def _is_over(task: Task, odd: int) -> bool:
     if task.state == "failed":
-        raise _failure(task)
+        raise failure_of(task)
     if odd >= ODD_ANSWERS:
         raise _odd(task)
     return task.state == "completed" and odd == 0
@@ -131,7 +135,8 @@ def _timeout(task_id: str, max_wait: float, state: str | None) -> GenerationTime
     )
 
 
-def _failure(task: Task) -> GenerationFailed:
+def failure_of(task: Task) -> GenerationFailed:
+    """What to raise for a task that failed."""
     reason = task.fail_message or "no reason given"
     code = f" (code {task.fail_code})" if task.fail_code else ""
     error = GenerationFailed(

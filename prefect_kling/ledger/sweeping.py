@@ -1,0 +1,123 @@
+"""Finishing what nobody waits for: the dead are recovered, tasks asked about, clips brought home before they expire."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from sqlalchemy import or_
+
+from prefect_kling.clips import RESULT_LIFE, RESULT_MARGIN
+from prefect_kling.gateway.errors import KlingError, TaskNotFound
+from prefect_kling.ledger.keeping import Keeper
+from prefect_kling.ledger.purchases import Purchase
+from prefect_kling.ledger.schema import purchases
+from prefect_kling.ledger.states import State
+
+__all__ = ["Swept", "sweep"]
+
+AT_ONCE: Final = 4
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Swept:
+    """What a sweep did, by the short tokens of purchases.
+
+    Attributes:
+        recovered: answers, reservations and holds that the dead had left.
+        stored, failed, lost: purchases that ended now.
+        waiting: those that the gateway still works on.
+        uncertain: those that wait for somebody's decision.
+        errors: by purchase, what could not be done this time.
+    """
+
+    recovered: int = 0
+    stored: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    uncertain: list[Purchase] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def sentence(self) -> str:
+        """One line for a run's final state."""
+        parts = [
+            (len(self.stored), "stored"),
+            (len(self.failed), "failed"),
+            (len(self.lost), "lost"),
+            (len(self.waiting), "still generating"),
+            (len(self.uncertain), "uncertain"),
+            (len(self.errors), "to be tried again"),
+        ]
+        return ", ".join(f"{count} {name}" for count, name in parts if count) or "nothing to do"
+
+
+async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = _logger) -> Swept:
+    """Goes once over an account's purchases that are not finished; what goes wrong with one leaves the others.
+
+    Args:
+        keeper: of the account, with storage.
+        logger: where each purchase that ends is told.
+    """
+    ledger, account, swept = keeper.ledger, keeper.account, Swept()
+    swept.recovered = await ledger.reclaim(account)
+    # The first to expire first; what is being generated has its seven days before it.
+    completed = await ledger.of_account(account, purchases.c.state == str(State.COMPLETED))
+    completed.sort(key=lambda purchase: purchase.expires_at or purchase.created_at)
+    await _each(completed, lambda purchase: _keep(keeper, purchase, swept), swept)
+    submitted = await ledger.of_account(account, purchases.c.state == str(State.SUBMITTED))
+    await _each(submitted, lambda purchase: _look(keeper, purchase, swept), swept)
+    # What the gateway said it no longer had may be there after all, as long as results are kept.
+    life = (RESULT_LIFE + RESULT_MARGIN) / timedelta(seconds=1)
+    recent = or_(purchases.c.answered_at > ledger.db.later(-life), purchases.c.sent_at > ledger.db.later(-life))
+    missing = await ledger.of_account(account, purchases.c.state == str(State.LOST), recent)
+    await _each(missing, lambda purchase: _try_again(keeper, purchase, swept), swept)
+    swept.uncertain = await ledger.of_account(account, purchases.c.state == str(State.UNCERTAIN))
+    logger.info("Swept: %s", swept.sentence())
+    return swept
+
+
+async def _each(found: list[Purchase], work: Callable[[Purchase], Awaitable[None]], swept: Swept) -> None:
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(purchase: Purchase) -> None:
+        async with slots:
+            try:
+                await work(purchase)
+            except TaskNotFound:
+                swept.lost.append(purchase.short)
+            except (KlingError, OSError) as error:
+                swept.errors[purchase.short] = str(error)
+
+    await asyncio.gather(*(one(purchase) for purchase in found))
+
+
+async def _look(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:
+    found = await keeper.look(purchase)
+    match found.state:
+        case State.COMPLETED:
+            await _keep(keeper, found, swept)
+        case State.FAILED:
+            swept.failed.append(found.short)
+        case State.LOST:
+            swept.lost.append(found.short)
+        case State.SUBMITTED:
+            swept.waiting.append(found.short)
+
+
+async def _keep(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:
+    await keeper.keep(purchase)
+    swept.stored.append(purchase.short)
+
+
+async def _try_again(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:
+    try:
+        await keeper.keep(purchase, again=True)
+    except TaskNotFound:
+        return  # told as lost when it was found to be
+    swept.stored.append(purchase.short)

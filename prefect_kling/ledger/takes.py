@@ -1,0 +1,86 @@
+"""Which take of a shot is wanted: the first, or the one that a `--retake` has pinned (design.md, "Ledger", 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_kling.ledger.backroom import in_backroom
+from prefect_kling.ledger.keys import key_of
+from prefect_kling.ledger.ledger import Ledger
+from prefect_kling.ledger.purchases import Account
+from prefect_kling.ledger.schema import pins, purchases
+from prefect_kling.ledger.states import State
+
+__all__ = ["Slate", "pinned", "retake"]
+
+FINISHED = (State.COMPLETED, State.STORED, State.LOST)
+
+
+@dataclass(frozen=True)
+class Slate:
+    """What a pin belongs to: a shot of a storyboard in an edition, and what it is but for the take."""
+
+    edition: str
+    storyboard: str
+    shot: str
+    base_key: str
+
+
+async def pinned(ledger: Ledger, account: Account, slate: Slate) -> int:
+    """The take that runs use: the pinned one, else the first."""
+    account_id = await ledger.account_id(account)
+
+    async def work(connection: AsyncConnection) -> int:
+        found = (await connection.execute(select(pins.c.take).where(_of(account_id, slate)))).scalar_one_or_none()
+        return 1 if found is None else int(found)
+
+    return await in_backroom(ledger.db.read(work))
+
+
+async def retake(ledger: Ledger, account: Account, slate: Slate, run: str) -> int:
+    """Pins the next take, for this run and later ones.
+
+    A retry of the same run gets the same take; a take that was pinned and not finished is gone on with.
+    """
+    account_id = await ledger.account_id(account)
+
+    async def work(connection: AsyncConnection) -> int:
+        await ledger.lock(connection, account_id)
+        pin = (await connection.execute(select(pins).where(_of(account_id, slate)))).mappings().first()
+        current = 1 if pin is None else int(pin["take"])
+        if pin is not None and run and pin["run"] == run:
+            return current
+        of_slate = and_(
+            purchases.c.account_id == account_id,
+            purchases.c.edition == slate.edition,
+            purchases.c.key.startswith(key_of(slate.base_key, 0)[:-1], autoescape=True),
+        )
+        finished = await connection.execute(
+            select(func.count()).where(
+                of_slate, purchases.c.take == current, purchases.c.state.in_([str(state) for state in FINISHED])
+            )
+        )
+        if finished.scalar_one():
+            last = (await connection.execute(select(func.max(purchases.c.take)).where(of_slate))).scalar_one()
+            current = max(current, int(last or 0)) + 1
+        values: dict[str, Any] = {"take": current, "run": run}
+        statement = ledger.insert(pins).values(account_id=account_id, **vars(slate), **values)
+        key = [pins.c.account_id, pins.c.edition, pins.c.storyboard, pins.c.shot, pins.c.base_key]
+        await connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+        return current
+
+    return await in_backroom(ledger.db.write(work))
+
+
+def _of(account_id: int, slate: Slate) -> ColumnElement[bool]:
+    return and_(
+        pins.c.account_id == account_id,
+        pins.c.edition == slate.edition,
+        pins.c.storyboard == slate.storyboard,
+        pins.c.shot == slate.shot,
+        pins.c.base_key == slate.base_key,
+    )

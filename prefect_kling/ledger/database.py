@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import BigInteger, bindparam, event, literal_column, select, type_coerce
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -128,6 +128,7 @@ class Database:
 
         Raises:
             LedgerUnavailable: the database cannot be used.
+            IntegrityError: another row has what may be in one row only.
         """
         return await self._write(work, "write", patience)
 
@@ -173,6 +174,8 @@ class Database:
         while True:
             try:
                 return await attempt()
+            except IntegrityError:
+                raise  # what is in the ledger already speaks against it, and will the next time
             except (DBAPIError, OSError) as error:
                 trouble = error
             waited = self._clock() - begun

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -16,6 +17,7 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import BigInteger, Select, and_, bindparam, exists, func, insert, or_, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.selectable import ScalarSelect
@@ -441,8 +443,10 @@ class Ledger:
         for start in range(0, len(waiting), _CHUNK):
             tokens = list(waiting)[start : start + _CHUNK]
             for purchase in await self.select(purchases.c.token.in_(tokens), purchases.c.task_id.is_(None)):
-                await self.happened(purchase, Event.ACCEPTED, task_id=waiting[purchase.token].task_id)
-                replayed += 1
+                # A task that another row has stays with that row; this one was told so when it was answered.
+                with suppress(IntegrityError):
+                    await self.happened(purchase, Event.ACCEPTED, task_id=waiting[purchase.token].task_id)
+                    replayed += 1
         if waiting:
             self.journal.drop(waiting, ledger=self.id)
         return replayed

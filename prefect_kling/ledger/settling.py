@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Final
 
+from sqlalchemy.exc import IntegrityError
+
 from prefect_kling.gateway.answers import Task
 from prefect_kling.gateway.client import CREATE_SECONDS, KlingClient
 from prefect_kling.gateway.errors import InvalidRequest, TaskNotFound
@@ -93,9 +95,7 @@ async def settle_as_task(ledger: Ledger, account: Account, client: KlingClient, 
     purchase = await _unsettled(ledger, account, token, task_id)
     if purchase.task_id == task_id:
         return purchase
-    other = await ledger.by_task(account, task_id)
-    if other is not None:
-        raise InvalidRequest(f"Task {task_id} belongs to {other.named} already ({other.short}, {other.state})")
+    await _is_free(ledger, account, task_id)
     try:
         task = await client.get(task_id)
     except TaskNotFound as error:
@@ -103,7 +103,11 @@ async def settle_as_task(ledger: Ledger, account: Account, client: KlingClient, 
     why = objection(purchase, task)
     if why is not None:
         raise InvalidRequest(f"Task {task_id} is not the purchase of {purchase.named}: {why}. Nothing was changed")
-    return await ledger.happened(purchase, Event.ACCEPTED, task_id=task_id, reason=None, error=None)
+    try:
+        return await ledger.happened(purchase, Event.ACCEPTED, task_id=task_id, reason=None, error=None)
+    except IntegrityError:
+        await _is_free(ledger, account, task_id)  # somebody was quicker
+        raise
 
 
 async def settle_as_never_created(ledger: Ledger, account: Account, token: str) -> Purchase:
@@ -117,6 +121,14 @@ async def settle_as_never_created(ledger: Ledger, account: Account, token: str) 
     """
     purchase = await _unsettled(ledger, account, token, None)
     return await ledger.happened(purchase, Event.NEVER_CREATED, reason="settled: never created")
+
+
+async def _is_free(ledger: Ledger, account: Account, task_id: str) -> None:
+    other = await ledger.by_task(account, task_id)
+    if other is not None:
+        raise InvalidRequest(
+            f"Task {task_id} belongs to {other.named} already ({other.short}, {other.state}). Nothing was changed"
+        )
 
 
 async def _unsettled(ledger: Ledger, account: Account, token: str, task_id: str | None) -> Purchase:

@@ -7,24 +7,26 @@ whose success nobody heard of; so each one that is run here has to find out by i
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from sqlalchemy import BigInteger, bindparam, event, literal_column, select, type_coerce
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.sql.elements import ColumnElement
 
 from prefect_kling.gateway.errors import LedgerUnavailable
 from prefect_kling.ledger.schema import Time
+from prefect_kling.ledger.trouble import TROUBLES, Trouble, said, trouble
 
-__all__ = ["FOR_EVER", "PATIENCE", "Database", "database_url"]
+__all__ = ["ATTEMPT_SECONDS", "FOR_EVER", "PATIENCE", "Database", "database_url"]
 
 T = TypeVar("T")
 
@@ -32,19 +34,23 @@ PATIENCE: Final = 120.0
 """Seconds that a locked or vanished database is waited for."""
 FOR_EVER: Final = float("inf")
 """The patience of a commit that says what was paid for."""
+ATTEMPT_SECONDS: Final = 60.0
+"""A transaction on PostgreSQL that has not ended by then is given up and tried anew, on another connection."""
 
 _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+_OPTIONS: Final = frozenset(
+    {"host", "port", "ssl", "passfile", "target_session_attrs", "prepared_statement_cache_size"}
+)
 _Kind = Literal["read", "write", "single"]
 _ALONE: Final[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 _BUSY_MILLISECONDS: Final = 2000
-# What goes away by waiting; anything else is told at once.
-_PASSING = re.compile(
-    r"database is locked|database table is locked|database schema is locked|deadlock|could not serialize|"
-    r"too many clients|starting up|shutting down|in recovery|recovery mode|terminating connection|cannot connect now|"
-    r"connection (was|is) closed|connection reset|connection refused|closed in the middle|not accepting|"
-    r"remaining connection slots|unexpected connection|temporary failure|server closed",
-    re.IGNORECASE,
-)
+_POOL_SECONDS: Final = 10.0
+_CONNECT_SECONDS: Final = 10.0
+# Shorter than the time after which clouds forget an idle connection without a word.
+_RECYCLE_SECONDS: Final = 180
+_CLOSE_SECONDS: Final = 5.0
+_TELL_AFTER, _TELL_EVERY = 5.0, 60.0
+_logger = logging.getLogger(__name__)
 
 
 def database_url(url: str) -> URL:
@@ -54,20 +60,50 @@ def database_url(url: str) -> URL:
         url: `sqlite:///PATH` or `postgresql://…`; a bare path is SQLite's.
 
     Raises:
-        LedgerUnavailable: no such database is known.
+        LedgerUnavailable: no such database is known. Quotes nothing of the URL that may be a password.
     """
-    if "://" not in url:
-        return URL.create("sqlite+aiosqlite", database=str(Path(url).expanduser()))
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise LedgerUnavailable("The ledger's URL cannot be read; it has to look like sqlite:///PATH") from None
-    driver = _DRIVERS.get(parsed.get_backend_name())
-    if driver is None:
+    parsed = _parsed(url)
+    if parsed is None:
         raise LedgerUnavailable(
-            f"A ledger can be kept in sqlite:///PATH or postgresql://…, not in {parsed.get_backend_name()}"
+            "The ledger's URL cannot be read; it has to look like sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
         )
-    return parsed.set(drivername=driver)
+    name = parsed.get_backend_name()
+    if name not in _DRIVERS:
+        raise LedgerUnavailable(f"A ledger can be kept in sqlite:///PATH or postgresql://…, not in {name}")
+    parsed = parsed.set(drivername=_DRIVERS[name])
+    return _of_sqlite(parsed) if name == "sqlite" else _of_postgresql(parsed)
+
+
+def _parsed(url: str) -> URL | None:
+    # Raising is the caller's: an error raised in here would keep the parser's, which quotes the URL.
+    if "://" not in url:
+        with suppress(RuntimeError):  # no such user's home
+            return URL.create("sqlite", database=str(Path(url).expanduser()) if url else None)
+        return None
+    with suppress(ArgumentError, ValueError):
+        return make_url(url)
+    return None
+
+
+def _of_sqlite(url: URL) -> URL:
+    if not url.database or url.database == ":memory:" or "mode=memory" in url.database:
+        raise LedgerUnavailable("The ledger's URL names no file: a ledger in memory would forget what was paid for")
+    return url
+
+
+def _of_postgresql(url: URL) -> URL:
+    if any("@" in (part or "") for part in (url.host, url.database)):
+        raise LedgerUnavailable(
+            "The ledger's URL cannot be read: signs such as @ / : in its password have to be written as %40 %2F %3A"
+        )
+    query = {("ssl" if name == "sslmode" else name): value for name, value in url.query.items()}
+    unknown = sorted(query.keys() - _OPTIONS)
+    if unknown:
+        raise LedgerUnavailable(
+            f"The ledger's URL has an option that is not known here: {unknown[0]}. Known are "
+            f"{', '.join(sorted(_OPTIONS))}; user and password stand before the @"
+        )
+    return url.set(query=query)
 
 
 class Database:
@@ -76,7 +112,11 @@ class Database:
     Args:
         url: see `database_url`.
         ahead: milliseconds that the database's clock is taken to be ahead, for tests.
+        attempt_seconds: see `ATTEMPT_SECONDS`.
         sleep, clock: time, for tests.
+
+    Raises:
+        LedgerUnavailable: the URL or the folder cannot be used.
     """
 
     def __init__(
@@ -84,14 +124,15 @@ class Database:
         url: str,
         *,
         ahead: Callable[[], int] = lambda: 0,
+        attempt_seconds: float = ATTEMPT_SECONDS,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.url = database_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._ahead, self._sleep, self._clock = ahead, sleep, clock
+        self._url = database_url(url)
+        self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._ahead, self._attempt_seconds, self._sleep, self._clock = ahead, attempt_seconds, sleep, clock
         # SQLite has one writer; waiting here is fair and quick, waiting in SQLite is a sleep in growing steps.
-        self._writing = asyncio.Lock()
+        self._writing: AbstractAsyncContextManager[Any] = asyncio.Lock() if self.is_sqlite else nullcontext()
         self._engine = self._made()
 
     def __repr__(self) -> str:
@@ -99,8 +140,10 @@ class Database:
 
     @property
     def shown(self) -> str:
-        """Its address for people: without the password."""
-        return self.url.database or "in memory" if self.is_sqlite else self.url.render_as_string(hide_password=True)
+        """Its address for people: without the password, and without options, which may hold another."""
+        if self.is_sqlite:
+            return self._url.database or ""
+        return self._url.set(drivername="postgresql", password=None, query={}).render_as_string()
 
     @property
     def now(self) -> ColumnElement[datetime]:
@@ -124,23 +167,18 @@ class Database:
 
         Args:
             work: called with the connection, perhaps more than once.
-            patience: seconds that locks and outages are waited for; `FOR_EVER` repeats whatever goes wrong.
+            patience: seconds that locks and outages are waited for; `FOR_EVER` also waits for what somebody has to
+                mend, such as a full disk.
 
         Raises:
             LedgerUnavailable: the database cannot be used.
-            IntegrityError: another row has what may be in one row only.
+            IntegrityError: what would be written contradicts what is there; never repeated.
         """
-        return await self._write(work, "write", patience)
+        return await self._repeated(work, "write", patience)
 
     async def change(self, work: Callable[[AsyncConnection], Awaitable[T]], *, patience: float = PATIENCE) -> T:
         """The same for `work` that is one statement, which needs no transaction around it."""
-        return await self._write(work, "single", patience)
-
-    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], kind: _Kind, patience: float) -> T:
-        if not self.is_sqlite:
-            return await self._repeated(lambda: self._transaction(work, kind), patience)
-        async with self._writing:
-            return await self._repeated(lambda: self._transaction(work, kind), patience)
+        return await self._repeated(work, "single", patience)
 
     async def read(self, work: Callable[[AsyncConnection], Awaitable[T]], *, patience: float = PATIENCE) -> T:
         """Runs `work` in a transaction that writes nothing.
@@ -148,7 +186,7 @@ class Database:
         Raises:
             LedgerUnavailable: the database cannot be used.
         """
-        return await self._repeated(lambda: self._transaction(work, "read"), patience)
+        return await self._repeated(work, "read", patience)
 
     async def time(self) -> datetime:
         """The database's time."""
@@ -161,7 +199,41 @@ class Database:
 
     async def close(self) -> None:
         """Closes its connections; it can be used again."""
-        await self._engine.dispose()
+        with suppress(*TROUBLES):  # a server that is gone cannot be taken leave of
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._engine.dispose()
+
+    async def _repeated(self, work: Callable[[AsyncConnection], Awaitable[T]], kind: _Kind, patience: float) -> T:
+        begun, pause, told = self._clock(), 0.05, _TELL_AFTER - _TELL_EVERY
+        while True:
+            try:
+                return await self._attempt(work, kind)
+            except IntegrityError:
+                raise
+            except TROUBLES as error:
+                failed = error
+            waited, what = self._clock() - begun, trouble(failed)
+            if not (
+                (what is Trouble.PASSING and waited + pause <= patience)
+                or (what is not Trouble.FINAL and patience == FOR_EVER)
+            ):
+                raise self._unavailable(failed, waited) from failed
+            if waited - told >= _TELL_EVERY:
+                told = waited
+                _logger.warning("The ledger %s cannot be used now (%s); it is tried again", self.shown, said(failed))
+            await self._sleep(pause * (0.75 + 0.5 * random.random()))  # noqa: S311 - no secret
+            pause = min(pause * 1.5, 2.0)
+
+    async def _attempt(self, work: Callable[[AsyncConnection], Awaitable[T]], kind: _Kind) -> T:
+        if not self.is_sqlite:
+            # Not a timeout of the driver's: that one asks the server to stop, and waits for it, who may be gone.
+            async with asyncio.timeout(self._attempt_seconds):
+                return await self._transaction(work, kind)
+        if kind == "read":
+            return await self._transaction(work, kind)
+        # For one attempt, not until it succeeds: whoever waits for ever must not make others wait as long.
+        async with self._writing:
+            return await self._transaction(work, kind)
 
     async def _transaction(self, work: Callable[[AsyncConnection], Awaitable[T]], kind: _Kind) -> T:
         async with self._engine.connect() as connection:
@@ -169,48 +241,31 @@ class Database:
             async with connection.begin():
                 return await work(connection)
 
-    async def _repeated(self, attempt: Callable[[], Awaitable[T]], patience: float) -> T:
-        begun, pause = self._clock(), 0.05
-        while True:
-            try:
-                return await attempt()
-            except IntegrityError:
-                raise  # what is in the ledger already speaks against it, and will the next time
-            except (DBAPIError, OSError) as error:
-                trouble = error
-            waited = self._clock() - begun
-            if patience != FOR_EVER and (not _passes(trouble) or waited + pause > patience):
-                raise self._unavailable(trouble, waited) from trouble
-            await self._sleep(pause * (0.75 + 0.5 * random.random()))  # noqa: S311 - no secret
-            pause = min(pause * 1.5, 2.0)
-
-    def _unavailable(self, error: Exception, waited: float) -> LedgerUnavailable:
-        said = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        said = said.rpartition(">: ")[2] or type(error).__name__
-        meant = _meaning(said)
+    def _unavailable(self, error: BaseException, waited: float) -> LedgerUnavailable:
         after = f" after waiting {waited:.0f} s" if waited >= 1 else ""
         return LedgerUnavailable(
-            f"The ledger {self.shown} cannot be used{after}: {said}{meant}. Nothing is bought without it"
+            f"The ledger {self.shown} cannot be used{after}: {said(error)}. Nothing is bought without it"
         )
 
     def _made(self) -> AsyncEngine:
+        # Parameters are tokens and prompts; nobody reads those in a traceback.
+        common: dict[str, Any] = {"hide_parameters": True, "max_overflow": 5, "pool_timeout": _POOL_SECONDS}
         if not self.is_sqlite:
             return create_async_engine(
-                self.url,
+                self._url,
                 pool_size=5,
-                max_overflow=5,
-                pool_timeout=PATIENCE,
-                connect_args={"timeout": 10, "command_timeout": 60},
+                pool_recycle=_RECYCLE_SECONDS,
+                connect_args={"timeout": _CONNECT_SECONDS},
+                **common,
             )
-        if self.url.database:
-            folder = Path(self.url.database).parent
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise LedgerUnavailable(
-                    f"The ledger cannot be kept in {folder}: {error.strerror}; nothing is bought without it"
-                ) from error
-        engine = create_async_engine(self.url, pool_size=3, max_overflow=5, connect_args={"timeout": 2})
+        folder = Path(self.shown).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerUnavailable(
+                f"The ledger cannot be kept in {folder}: {error.strerror}; nothing is bought without it"
+            ) from error
+        engine = create_async_engine(self._url, pool_size=3, connect_args={"timeout": 2}, **common)
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
         return engine
@@ -233,24 +288,3 @@ def _begin_sqlite(connection: Any) -> None:
     kind = connection.get_execution_options().get("kling_kind", "write")
     if kind != "single":
         connection.exec_driver_sql("BEGIN" if kind == "read" else "BEGIN IMMEDIATE")
-
-
-def _passes(error: Exception) -> bool:
-    if isinstance(error, OSError):  # asyncpg could not connect
-        return True
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    return isinstance(error, DBAPIError) and bool(_PASSING.search(str(error)))
-
-
-def _meaning(said: str) -> str:
-    for sign, meaning in (
-        ("is not a database", ": the file is something else"),
-        ("malformed", ": the file is damaged; restore it from a backup, as it says what was paid for"),
-        ("readonly", ": it may not be written"),
-        ("disk is full", ""),
-        ("disk I/O error", ""),
-    ):
-        if sign in said:
-            return meaning
-    return ""

@@ -62,6 +62,11 @@ class _Queue:
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Account], _Queue]] = WeakKeyDictionary()
 
 
+def _seconds_since_boot() -> float:
+    """Seconds that go on while the machine sleeps, unlike a monotonic clock's."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
 @dataclass(frozen=True)
 class Buyer:
     """Buys for one account.
@@ -75,6 +80,7 @@ class Buyer:
         look_after: called while slots are waited for, to ask about purchases that nobody waits for.
         logger: where waiting is reported.
         sleep, rand, clock: time and chance, for tests.
+        since_boot: seconds that go on while the machine sleeps, for tests.
     """
 
     ledger: Ledger
@@ -88,6 +94,7 @@ class Buyer:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     rand: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic
+    since_boot: Callable[[], float] = _seconds_since_boot
 
     async def buy(self, order: Order, request: OmniVideoRequest) -> Purchase:
         """Makes sure that an order is bought exactly once, by whomever, and returns its row.
@@ -201,11 +208,11 @@ class Buyer:
             The row afterwards, and what went wrong, if anything.
         """
         async with self.client_of() as client:
-            begun = _seconds_since_boot()
+            begun = self.since_boot()
             purchase = await self.ledger.happened(purchase, Event.SEND)
             if purchase.state is not State.SENDING:
                 return purchase, None
-            if _seconds_since_boot() - begun > POST_WITHIN:
+            if self.since_boot() - begun > POST_WITHIN:
                 return await self._end(purchase, Event.NOT_SENT), None
             try:
                 task = await client.create(request)
@@ -288,11 +295,6 @@ def _as_before(purchase: Purchase) -> KlingError:
     said = purchase.reason or f"{purchase.named} is {purchase.state}"
     found: KlingError = kind(said)
     return found
-
-
-def _seconds_since_boot() -> float:
-    """Seconds that go on while the machine sleeps, unlike a monotonic clock's."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _reason(error: BaseException) -> str:

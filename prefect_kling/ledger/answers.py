@@ -49,7 +49,9 @@ class Journal:
         descriptor, new = self._locked()
         try:
             # A line that a crash cut short must not swallow this one.
-            os.write(descriptor, (b"" if self._ends_whole(descriptor) else b"\n") + line.encode())
+            left = memoryview((b"" if self._ends_whole(descriptor) else b"\n") + line.encode())
+            while left:  # a disk that is nearly full takes a part, and says so only of the next
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

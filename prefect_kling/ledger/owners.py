@@ -33,7 +33,7 @@ def is_surely_gone(owner: str) -> bool:
     if len(parts) != 5:
         return False
     _host, boot, namespace, pid, start = parts
-    provable = boot and namespace and start != "?" and pid.isdigit()
+    provable = boot and namespace and start != "?" and pid.isascii() and pid.isdigit()
     if not provable or boot != _boot() or namespace != _namespace():
         return False
     return _start(int(pid)) != start

@@ -52,13 +52,33 @@ SHOTS = {
 # Never changed: whoever changes them buys everything anew. A new version of the key gets new rows.
 GOLDEN: dict[str, tuple[dict[str, Any], dict[Place, Identity], str]] = {
     "text": (TEXT, {}, "17fe65ff55d24886bae0e67379c6e9d31aa973483eb8c22921691eb864da959b"),
-    "base edit of a clip": (EDIT, {VIDEO: ("clip", SHA)}, "aadb18696ac943714a145f83e81a0d40c92c9aaccd4a6f21be34ff709526a000"),
-    "last frame of a clip": (FRAME, {IMAGE: ("last-frame", SHA)}, "fa5e2053131a3d4487dd66c3c353f028ae7d68e9588c96c57159bf1aab0c96bd"),
-    "local image": (PLAIN_IMAGE, {IMAGE: ("file", SHA)}, "5d34763e566309b509fe800e4ee36b61522deed311022cd0b81ed50566e53551"),
+    "base edit of a clip": (
+        EDIT,
+        {VIDEO: ("clip", SHA)},
+        "aadb18696ac943714a145f83e81a0d40c92c9aaccd4a6f21be34ff709526a000",
+    ),
+    "last frame of a clip": (
+        FRAME,
+        {IMAGE: ("last-frame", SHA)},
+        "fa5e2053131a3d4487dd66c3c353f028ae7d68e9588c96c57159bf1aab0c96bd",
+    ),
+    "local image": (
+        PLAIN_IMAGE,
+        {IMAGE: ("file", SHA)},
+        "5d34763e566309b509fe800e4ee36b61522deed311022cd0b81ed50566e53551",
+    ),
     "the user's own URL": (PLAIN_IMAGE, {}, "4ed59500e561a380da84e1169221c04e2cd5c27c83f64465ff68a72605c5b003"),
-    "Base64": ({**PLAIN_IMAGE, "image_list": [{"image_url": PICTURE}]}, {}, "ae6ec90c42d6a73bf021b07c57b12e2f4a39d50e3dd6b4e5bf50f9e87d3d0c29"),
+    "Base64": (
+        {**PLAIN_IMAGE, "image_list": [{"image_url": PICTURE}]},
+        {},
+        "ae6ec90c42d6a73bf021b07c57b12e2f4a39d50e3dd6b4e5bf50f9e87d3d0c29",
+    ),
     "several shots": (SHOTS, {}, "5270edaf92c17ccec6f96dff03cc3319c25da901a9ffa6fa1a13780136f86aa5"),
-    "words beyond ASCII": ({**TEXT, "prompt": "Ein Füchslein 🦊"}, {}, "e204cc7c0b62ca73429543377fca3b35ac93e1c0039ea81832ba1646e1b050ce"),
+    "words beyond ASCII": (
+        {**TEXT, "prompt": "Ein Füchslein 🦊"},
+        {},
+        "e204cc7c0b62ca73429543377fca3b35ac93e1c0039ea81832ba1646e1b050ce",
+    ),
 }
 
 

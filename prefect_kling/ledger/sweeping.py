@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import or_
 
@@ -21,6 +21,7 @@ from prefect_kling.ledger.states import State
 __all__ = ["Swept", "sweep"]
 
 AT_ONCE: Final = 4
+MOST_NAMED: Final = 10
 _logger = logging.getLogger(__name__)
 
 
@@ -34,6 +35,7 @@ class Swept:
         waiting: those that the gateway still works on.
         uncertain: those that wait for somebody's decision.
         errors: by purchase, what could not be done this time.
+        raised: the same errors as they were raised.
     """
 
     recovered: int = 0
@@ -43,10 +45,12 @@ class Swept:
     waiting: list[str] = field(default_factory=list)
     uncertain: list[Purchase] = field(default_factory=list)
     errors: dict[str, str] = field(default_factory=dict)
+    raised: list[KlingError | OSError] = field(default_factory=list)
 
     def sentence(self) -> str:
         """One line for a run's final state."""
         parts = [
+            (self.recovered, "recovered"),
             (len(self.stored), "stored"),
             (len(self.failed), "failed"),
             (len(self.lost), "lost"),
@@ -55,6 +59,40 @@ class Swept:
             (len(self.errors), "to be tried again"),
         ]
         return ", ".join(f"{count} {name}" for count, name in parts if count) or "nothing to do"
+
+    def what_to_do(self) -> str:
+        """What somebody has to do now, in sentences; empty where nobody has to do anything."""
+        said = []
+        if self.uncertain:
+            them = _named(f"{purchase.short} ({purchase.named})" for purchase in self.uncertain)
+            said.append(
+                f"Nobody knows whether {them} was bought, and it is not bought again by itself: "
+                "`prefect-kling ledger show TOKEN` says what was asked and what it may have cost, "
+                "`prefect-kling ledger resolve TOKEN --task-id ID` or `--never-created` settles it"
+            )
+        if self.lost:
+            said.append(
+                f"{_named(self.lost)} was paid for, and the gateway no longer has it: `--retake` or another edition "
+                "buys a new clip"
+            )
+        if self.failed:
+            said.append(f"The gateway made no clip of {_named(self.failed)} and bills none; a run buys it again")
+        reasons = [f"{token}: {error.rstrip('.')}" for token, error in self.errors.items()]
+        if reasons:
+            said.append(f"Not done this time, tried again by the next sweep: {_named(reasons, '; ')}")
+        return ". ".join(said)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain data, with short tokens."""
+        return {
+            "recovered": self.recovered,
+            "stored": list(self.stored),
+            "failed": list(self.failed),
+            "lost": list(self.lost),
+            "waiting": list(self.waiting),
+            "uncertain": [purchase.short for purchase in self.uncertain],
+            "errors": dict(self.errors),
+        }
 
 
 async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapter[logging.Logger] = _logger) -> Swept:
@@ -93,6 +131,7 @@ async def _each(found: list[Purchase], work: Callable[[Purchase], Awaitable[None
                 swept.lost.append(purchase.short)
             except (KlingError, OSError) as error:
                 swept.errors[purchase.short] = str(error)
+                swept.raised.append(error)
 
     await asyncio.gather(*(one(purchase) for purchase in found))
 
@@ -121,3 +160,9 @@ async def _try_again(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:
     except TaskNotFound:
         return  # told as lost when it was found to be
     swept.stored.append(purchase.short)
+
+
+def _named(things: Iterable[str], between: str = ", ") -> str:
+    first = list(things)
+    more = f" and {len(first) - MOST_NAMED} more" if len(first) > MOST_NAMED else ""
+    return between.join(first[:MOST_NAMED]) + more

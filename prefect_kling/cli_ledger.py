@@ -1,0 +1,335 @@
+"""The commands about what was bought: `prefect-kling ledger list|show|resolve|spend`, and `prefect-kling sweep`.
+
+They read the studio from the environment, as `plan` does, and need no Prefect server; only what asks the gateway needs
+a key. Tokens are secrets: people see 8 characters, `--json` alone prints them whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json as jsonlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+
+from cyclopts import App, Parameter
+
+from prefect_kling.gateway.errors import (
+    GenerationFailed,
+    InvalidRequest,
+    KlingError,
+    PurchaseUncertain,
+    TaskNotFound,
+)
+from prefect_kling.ledger.states import State
+from prefect_kling.tables import print_budgets, print_purchase, print_purchases, print_spending
+from prefect_kling.terminal import announce
+
+# The ledger and Prefect are imported where they are used: every command of `prefect-kling` imports this module.
+if TYPE_CHECKING:
+    from prefect_kling.ledger.desk import Desk
+    from prefect_kling.ledger.purchases import Purchase
+    from prefect_kling.ledger.reports import Budget, Budgets, Spending
+    from prefect_kling.ledger.sweeping import Swept
+
+__all__ = ["ledger", "sweep"]
+
+T = TypeVar("T")
+Json = Annotated[bool, Parameter(negative="")]
+MOST_LISTED: Final = 50
+
+ledger = App(name="ledger", help="Show what was bought, and settle what is uncertain.")
+
+
+@ledger.command(name="list")
+def list_(
+    *,
+    state: State | None = None,
+    storyboard: str | None = None,
+    edition: str | None = None,
+    limit: int | None = None,
+    json: Json = False,
+) -> int:
+    """List purchases, the newest last.
+
+    Parameters
+    ----------
+    state
+        Only those in this state.
+    storyboard
+        Only those of the storyboard with this title.
+    edition
+        Only those of this edition.
+    limit
+        So many of the newest; 50 where it is not given, all of them with --json.
+    json
+        Print one JSON document to stdout, with whole tokens.
+    """
+    from prefect_kling.ledger.reports import as_json
+
+    if limit is not None and limit < 1:
+        raise KlingError(f"--limit has to be at least 1, not {limit}")
+    most = limit if json else limit or MOST_LISTED
+    found = _run(_list(state, storyboard, edition, None if most is None else most + 1))
+    shown = found if most is None else found[-most:]
+    if json:
+        _print_json({"purchases": [as_json(purchase) for purchase in shown]})
+    elif shown:
+        print_purchases(shown)
+        if len(found) > len(shown):
+            announce(f"These are the newest {len(shown)}; --limit shows more")
+    elif state or storyboard or edition:
+        announce("The ledger has no such purchase.")
+    else:
+        announce("Nothing was bought yet: the ledger of this account is empty.")
+    return 0
+
+
+@ledger.command
+def show(token: str, /, *, json: Json = False) -> int:
+    """Show everything about one purchase.
+
+    Parameters
+    ----------
+    token
+        Of the purchase; its first 8 characters are enough.
+    json
+        Print one JSON document to stdout, with the whole token.
+    """
+    purchase = _run(_show(token))
+    if json:
+        _print_whole(purchase)
+    else:
+        print_purchase(purchase)
+    return 0
+
+
+@ledger.command
+def resolve(
+    token: str,
+    /,
+    *,
+    task_id: str | None = None,
+    never_created: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Settle an uncertain purchase: say which task it is, or that there is none.
+
+    Parameters
+    ----------
+    token
+        Of the purchase; its first 8 characters are enough.
+    task_id
+        The gateway's task that the lost answer named.
+    never_created
+        The gateway has no such task: the money is free again, and the next run buys it.
+    json
+        Print one JSON document to stdout, with the whole token.
+    """
+    if never_created == (task_id is not None):
+        raise KlingError(
+            "ledger resolve takes either --task-id ID or --never-created: look at the account's tasks first"
+        )
+    settled = _run(_resolve(token, task_id))
+    if json:
+        _print_whole(settled)
+    announce(_settled(settled))
+    return 0
+
+
+@ledger.command
+def spend(
+    *, since: date | None = None, by: Literal["day", "storyboard", "model"] | None = None, json: Json = False
+) -> int:
+    """Show what was spent, and what the budgets leave.
+
+    Parameters
+    ----------
+    since
+        Only what was bought on this UTC day and later, such as 2026-11-22.
+    by
+        One line a day, storyboard or model; a line for each combination where it is not given.
+    json
+        Print one JSON document to stdout.
+    """
+    from prefect_kling.ledger.reports import grouped
+
+    rows, budgets, per_run = _run(_spend(since))
+    sums = grouped(rows, by)
+    names: tuple[str, ...] = ("day", "storyboard", "model") if by is None else (by,)
+    if json:
+        _print_json(
+            {
+                "spending": [
+                    {**dict(zip(names, key, strict=True)), "purchases": count, "usd": _usd(micro)}
+                    for key, (count, micro) in sums.items()
+                ],
+                "usd": _usd(sum(row.micro_usd for row in rows)),
+                "budgets": {
+                    "run": {"limit_usd": _usd(per_run)},
+                    "day": _budget_json(budgets.day),
+                    "month": _budget_json(budgets.month),
+                },
+                "uncertain": {"purchases": budgets.uncertain, "usd": _usd(budgets.uncertain_micro_usd)},
+            }
+        )
+        return 0
+    if sums:
+        print_spending(names, sums)
+    else:
+        announce("Nothing was spent" + (f" since {since}." if since else " yet."))
+    print_budgets(budgets, per_run)
+    return 0
+
+
+def sweep(*, json: Json = False) -> int:
+    """Finish what nobody waits for: ask about running generations, download what is done.
+
+    Parameters
+    ----------
+    json
+        Print one JSON document to stdout.
+    """
+    from prefect_kling.cli import exit_code  # which imports this module
+    from prefect_kling.ledger.reports import as_json
+
+    swept = _run(_sweep())
+    if json:
+        _print_json({**swept.as_dict(), "uncertain": [as_json(purchase) for purchase in swept.uncertain]})
+    if todo := swept.what_to_do():
+        announce(todo)
+    return exit_code(
+        [
+            *(PurchaseUncertain.__name__ for _ in swept.uncertain),
+            *(TaskNotFound.__name__ for _ in swept.lost),
+            *(GenerationFailed.__name__ for _ in swept.failed),
+            *(type(error).__name__ for error in swept.raised),
+        ]
+    )
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@asynccontextmanager
+async def _desk() -> AsyncIterator[Desk]:
+    from prefect_kling.blocks import KlingStudio
+    from prefect_kling.ledger.desk import close_ledgers, desk
+
+    try:
+        yield await desk(KlingStudio.from_environment().settings())
+    finally:
+        await close_ledgers()
+
+
+async def _list(state: State | None, storyboard: str | None, edition: str | None, limit: int | None) -> list[Purchase]:
+    from prefect_kling.ledger.reports import latest
+    from prefect_kling.ledger.schema import purchases
+    from prefect_kling.storyboard.document import slug
+
+    conditions = []
+    if state is not None:
+        conditions.append(purchases.c.state == str(state))
+    if storyboard is not None:
+        conditions.append(purchases.c.storyboard.in_([storyboard, slug(storyboard)]))
+    if edition is not None:
+        conditions.append(purchases.c.edition == edition)
+    async with _desk() as desk:
+        return await latest(desk.ledger, desk.account, *conditions, limit=limit)
+
+
+async def _show(token: str) -> Purchase:
+    async with _desk() as desk:
+        return await _named(desk, token)
+
+
+async def _named(desk: Desk, token: str) -> Purchase:
+    from prefect_kling.ledger.settling import named_by
+
+    try:
+        return await named_by(desk.ledger, desk.account, token)
+    except InvalidRequest as error:
+        # Nobody refused anything: the command names no purchase.
+        raise KlingError(f"{error}; `prefect-kling ledger list` shows them") from None
+
+
+async def _resolve(token: str, task_id: str | None) -> Purchase:
+    from prefect_kling.ledger.settling import settle_as_never_created, settle_as_task
+
+    async with _desk() as desk:
+        token = (await _named(desk, token)).token
+        if task_id is None:
+            return await settle_as_never_created(desk.ledger, desk.account, token)
+        async with desk.client() as client:
+            try:
+                return await settle_as_task(desk.ledger, desk.account, client, token, task_id)
+            except TaskNotFound as error:
+                # A wrong answer to the question, not a clip that is lost.
+                raise InvalidRequest(str(error), task_id=task_id) from error
+
+
+def _settled(purchase: Purchase) -> str:
+    from prefect_kling.ledger.money import shown
+
+    what, money = f"{purchase.short} ({purchase.named})", shown(purchase.order.micro_usd)
+    if purchase.task_id is None:
+        return f"{what} was never created: its {money} are free again, and the next run buys it."
+    spare = " Another purchase has taken its place, so its clip is kept as a spare take." if purchase.spare else ""
+    if purchase.state is State.SUBMITTED:
+        return (
+            f"{what} is task {purchase.task_id}: its {money} are spent. Run again, or `prefect-kling sweep`, to bring "
+            f"its clip home; that costs nothing.{spare}"
+        )
+    return f"{what} is task {purchase.task_id} and {purchase.state} already; nothing was changed.{spare}"
+
+
+async def _spend(since: date | None) -> tuple[list[Spending], Budgets, int | None]:
+    from prefect_kling.ledger.reports import budgets, spending
+
+    async with _desk() as desk:
+        rows = await spending(desk.ledger, desk.account, since=since)
+        return rows, await budgets(desk.ledger, desk.account, desk.limits), desk.limits.per_run
+
+
+async def _sweep() -> Swept:
+    from prefect_kling.ledger.sweeping import sweep as sweep_once
+
+    logger, handler = logging.getLogger("prefect_kling.sweep"), logging.StreamHandler(sys.stderr)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # told here, and nowhere else
+    logger.addHandler(handler)
+    try:
+        async with _desk() as desk, desk.keeper(logger) as keeper:
+            return await sweep_once(keeper, logger=logger)
+    finally:
+        logger.removeHandler(handler)
+
+
+def _print_whole(purchase: Purchase) -> None:
+    from prefect_kling.ledger.reports import as_json, resolving
+
+    found = as_json(purchase, whole=True)
+    if purchase.state is State.UNCERTAIN:
+        found["resolve"] = list(resolving(purchase))
+    _print_json(found)
+
+
+def _budget_json(budget: Budget) -> dict[str, float | None]:
+    return {
+        "limit_usd": _usd(budget.limit),
+        "bought_usd": _usd(budget.bought),
+        "held_usd": _usd(budget.held),
+        "left_usd": _usd(budget.left),
+    }
+
+
+def _print_json(document: object) -> None:
+    print(jsonlib.dumps(document, indent=2, ensure_ascii=False))  # noqa: T201 - what --json is for
+
+
+def _usd(micro: int | None) -> float | None:
+    return None if micro is None else micro / 1_000_000

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_kling.clips import Clip
 from prefect_kling.gateway.errors import KlingError, PurchaseUncertain
+from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.tasks.results import Film
 
 __all__ = ["Rendering", "ShotOutcome"]
@@ -22,8 +23,9 @@ class ShotOutcome(BaseModel):
 
     Attributes:
         id: the shot's.
-        status: `stored`, `failed`, or `blocked` where a shot that it needs has no clip.
-        usd: what was bought for it, as estimated; zero where nothing was.
+        status: `stored`; `kept` where its clip was there already; `failed`; or `blocked` where a shot that it needs has
+            no clip.
+        usd: what this run bought for it, at the most that it can cost; zero where it bought nothing.
         task_id: the gateway's task that was bought for it; its result is kept there for 7 days, stored or not.
         clip: where it was stored.
         error: class and message of what went wrong.
@@ -42,17 +44,19 @@ class ShotOutcome(BaseModel):
     blocked_by: tuple[str, ...] = ()
 
     @classmethod
-    def stored(cls, shot: str, clip: Clip, usd: Decimal) -> Self:
-        """A shot whose clip is in storage."""
-        return cls(id=shot, status="stored", clip=clip, usd=usd, task_id=clip.task_id)
+    def stored(cls, shot: str, clip: Clip, bought: Purchase | None, *, kept: bool) -> Self:
+        """A shot whose clip is in storage; `bought` is this run's purchase of it, if there is one."""
+        return cls(id=shot, status="kept" if kept else "stored", clip=clip, usd=_usd(bought), task_id=clip.task_id)
 
     @classmethod
-    def failed(cls, shot: str, error: Exception, usd: Decimal, task_id: str | None) -> Self:
-        """A shot that went wrong; `usd` and `task_id` are what was bought before that, or may have been."""
+    def failed(cls, shot: str, error: Exception, bought: Purchase | None) -> Self:
+        """A shot that went wrong; `bought` is this run's purchase that still counts, if there is one."""
         message = (str(error) if isinstance(error, KlingError) else f"{type(error).__name__}: {error}").rstrip(".")
+        task_id = bought.task_id if bought is not None else None
         if task_id is not None and task_id not in message:
             message += f" (bought as task {task_id})"
-        return cls(id=shot, status="failed", usd=usd, task_id=task_id, error_type=type(error).__name__, error=message)
+        kind = type(error).__name__
+        return cls(id=shot, status="failed", usd=_usd(bought), task_id=task_id, error_type=kind, error=message)
 
     @classmethod
     def blocked(cls, shot: str, by: Sequence[str]) -> Self:
@@ -73,7 +77,7 @@ class Rendering(BaseModel):
 
     @property
     def usd(self) -> Decimal:
-        """What was bought in this run, as estimated."""
+        """What this run bought, at the most that it can cost."""
         return sum((shot.usd for shot in self.shots), Decimal(0))
 
     @property
@@ -85,7 +89,9 @@ class Rendering(BaseModel):
         """One line for a run's final state."""
         if self.film is not None:
             clips = len([shot for shot in self.shots if shot.clip])
-            return f"{clips} clips, {self.film.seconds:.1f} s, {self.usd:.2f} USD"
+            kept = len([shot for shot in self.shots if shot.status == "kept"])
+            again = f" ({kept} were there already)" if kept else ""
+            return f"{clips} clips{again}, {self.film.seconds:.1f} s, {self.usd:.2f} USD"
         if self.error is not None and not self.failures:
             return f"all {len(self.shots)} shots are stored ({self.usd:.2f} USD), but not joined: {self.error}"
         kept = len([shot for shot in self.shots if shot.clip])
@@ -111,5 +117,9 @@ def _listed(ids: Sequence[str]) -> str:
 
 def _what_to_do(failures: Sequence[ShotOutcome]) -> str:
     if any(shot.error_type == PurchaseUncertain.__name__ for shot in failures):
-        return "Look at the account's tasks before running again: a lost answer may have bought its clip."
-    return "Mend what is named and run again, which buys every shot anew."
+        return "Settle what is uncertain, then run again: what is kept is used again and costs nothing."
+    return "Mend what is named and run again: what is kept is used again and costs nothing."
+
+
+def _usd(bought: Purchase | None) -> Decimal:
+    return Decimal(0) if bought is None else Decimal(bought.counted) / 1_000_000

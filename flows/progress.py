@@ -9,7 +9,9 @@ from typing import Literal
 
 __all__ = ["Progress", "Step", "tell", "watcher"]
 
-Step = Literal["planned", "waiting", "buying", "generating", "downloading", "stored", "failed", "blocked", "joining"]
+Step = Literal[
+    "planned", "waiting", "buying", "generating", "downloading", "stored", "kept", "failed", "blocked", "joining"
+]
 
 
 @dataclass(frozen=True)

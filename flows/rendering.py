@@ -6,31 +6,26 @@ A shot that fails takes down what depends on it and nothing else. What is bought
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.clips import Clip, file_name
+from prefect_kling.clips import Clip
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
+from prefect_kling.flows.preparing import Prepared
 from prefect_kling.flows.progress import tell
 from prefect_kling.gateway.addresses import is_loopback_url
-from prefect_kling.gateway.errors import (
-    AuthenticationFailed,
-    GenerationFailed,
-    InsufficientCredits,
-    KlingError,
-    PurchaseUncertain,
-)
-from prefect_kling.gateway.prices import PriceTable, estimate_cost
-from prefect_kling.gateway.requests import OmniVideoRequest
-from prefect_kling.settings import StudioSettings
-from prefect_kling.storyboard.document import slug
-from prefect_kling.storyboard.plan import Input, Plan, PlannedShot
+from prefect_kling.gateway.errors import AuthenticationFailed, InsufficientCredits, KlingError, LedgerUnavailable
+from prefect_kling.ledger.holds import HOLD_SECONDS, Hold
+from prefect_kling.ledger.money import shown
+from prefect_kling.ledger.purchases import Order, Purchase
+from prefect_kling.ledger.states import State
+from prefect_kling.storyboard.plan import Input, PlannedShot
 from prefect_kling.tasks import (
     create_video,
     download_video,
@@ -39,7 +34,7 @@ from prefect_kling.tasks import (
     join_clips,
     wait_for_video,
 )
-from prefect_kling.tasks.results import Film, Hosted, Submitted
+from prefect_kling.tasks.results import Film, Generated, Hosted, Submitted
 
 __all__ = ["render"]
 
@@ -50,20 +45,23 @@ CLOSES_THE_TILL = (InsufficientCredits, AuthenticationFailed)
 """After one of these, nothing more is bought in this run: the next create would be refused as well."""
 
 
-async def render(plan: Plan, title: str, studio: KlingStudio, *, edition: str) -> Rendering:
+async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
     """Renders a plan and joins the film, inside a flow run.
 
     Args:
-        plan: checked, and within the budget.
-        title: of the storyboard; names the film and its folder.
+        prepared: checked; what it buys is admitted as a whole here, before the first shot.
         studio: the account that pays and the storage that keeps.
-        edition: names the folder of the film.
 
     Returns:
         The rendering; shots that failed are in it, not raised.
+
+    Raises:
+        BudgetExceeded: a budget does not allow it; nothing was bought.
     """
-    run = _Run(plan, studio, f"{file_name(edition)}/{slug(title)}")
-    outcomes = await run.shots()
+    run = _Run(prepared, studio)
+    plan, title = prepared.plan, prepared.document.storyboard.title
+    async with run.admitted():
+        outcomes = await run.shots()
     clips = {outcome.id: outcome.clip for outcome in outcomes if outcome.clip is not None}
     if len(clips) < len(outcomes):
         return Rendering(title=title, film=None, shots=tuple(outcomes))
@@ -79,17 +77,33 @@ async def render(plan: Plan, title: str, studio: KlingStudio, *, edition: str) -
 class _Run:
     """One run's state: who waits for whom, what is hosted already, and whether buying goes on."""
 
-    def __init__(self, plan: Plan, studio: KlingStudio, folder: str) -> None:
-        self.plan = plan
-        self.studio = studio
-        self.folder = folder
-        self.settings: StudioSettings = studio.settings()
-        self.loopback = is_loopback_url(self.settings.base_url)
-        self.prices = PriceTable.load(self.settings.prices)
-        self.slots = asyncio.Semaphore(self.settings.max_in_flight)
+    def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
+        self.prepared, self.studio = prepared, studio
+        self.plan, self.reckoner, self.desk = prepared.plan, prepared.reckoner, prepared.reckoner.desk
+        self.loopback = is_loopback_url(self.desk.settings.base_url)
         self.till_closed: KlingError | None = None
         self.running: dict[str, asyncio.Task[ShotOutcome]] = {}
         self.hosted: dict[tuple[str, str], asyncio.Task[Hosted]] = {}
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
+        """Holds the money for every shot that is to be bought, until all of them are through."""
+        ledger, account = self.desk.ledger, self.desk.account
+        hold = Hold(self.reckoner.edition, self.prepared.document.digest, self.reckoner.run)
+        wanted = {
+            (shot, standing.take): standing.micro_usd
+            for shot, standing in self.prepared.standings.items()
+            # A retake is admitted by itself, when it is bought.
+            if standing.is_to_buy and standing.micro_usd and shot not in self.reckoner.retakes
+        }
+        await ledger.admit(account, hold, wanted, self.prepared.limits)
+        renewing = asyncio.create_task(_renewing(lambda: ledger.renew_hold(account, hold)))
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            await ledger.end_hold(account, hold)
 
     async def shots(self) -> list[ShotOutcome]:
         """Every shot's outcome, in the document's order.
@@ -108,7 +122,7 @@ class _Run:
 
     async def join(self, cut: Sequence[str], clips: Mapping[str, Clip]) -> Film:
         tell("", "joining", f"{len(cut)} clips")
-        name = f"films/{self.folder}.mp4"
+        name = f"films/{self.reckoner.folder}.mp4"
         return await _named(join_clips, "join")([clips[shot] for shot in cut], self.studio, name=name, titles=cut)
 
     async def _shoot(self, shot: PlannedShot) -> ShotOutcome:
@@ -118,54 +132,67 @@ class _Run:
         if missing:
             tell(shot.id, "blocked", f"no clip of {', '.join(missing)}")
             return ShotOutcome.blocked(shot.id, missing)
-        bought = _Bought()
+        clips = {need: outcome.clip for need, outcome in needed.items() if outcome.clip is not None}
+        order: Order | None = None
         try:
-            clip = await self._take(shot, {n: o.clip for n, o in needed.items() if o.clip is not None}, bought)
+            # The same text in another object: Prefect would draw an arrow from the clip to whatever holds its own.
+            facts = {need: (bytes.fromhex(clip.sha256).hex(), clip.seconds) for need, clip in clips.items()}
+            order = await self.reckoner.order(shot, facts)
+            clip, kept = await self._take(shot, order, clips)
         except Exception as error:  # noqa: BLE001 - a shot's failure must not cancel its siblings; it is in the outcome
-            outcome = ShotOutcome.failed(shot.id, error, bought.usd, bought.task_id)
+            outcome = ShotOutcome.failed(shot.id, error, await self._bought(order))
             get_run_logger().error("%s failed: %s", shot.id, outcome.error)
             tell(shot.id, "failed", outcome.error or "")
             return outcome
-        tell(shot.id, "stored", f"{clip.seconds:.2f} s, {bought.usd:.2f} USD")
-        return ShotOutcome.stored(shot.id, clip, bought.usd)
+        outcome = ShotOutcome.stored(shot.id, clip, await self._bought(order), kept=kept)
+        if not kept:
+            tell(shot.id, "stored", f"{clip.seconds:.2f} s, {outcome.usd:.2f} USD")
+        return outcome
 
-    async def _take(self, shot: PlannedShot, clips: Mapping[str, Clip], bought: _Bought) -> Clip:
+    async def _take(self, shot: PlannedShot, order: Order, clips: Mapping[str, Clip]) -> tuple[Clip, bool]:
+        """The shot's clip, and whether it was there already."""
+        found = await self._live(order)
+        if found is not None and found.state is State.STORED:
+            tell(shot.id, "kept", f"bought {found.created_at:%Y-%m-%d}")
+            kept = Generated(purchase=found.id, task_id=str(found.task_id))
+            return await _named(download_video, f"{shot.id} · kept")(kept, self.studio), True
+        if found is not None and found.state in (State.SUBMITTED, State.COMPLETED):
+            submitted = Submitted(purchase=found.id, task_id=str(found.task_id))
+        else:
+            submitted = await self._buy(shot, order, clips)
+        tell(shot.id, "generating", f"task {submitted.task_id}")
+        generated = await _named(wait_for_video, f"{shot.id} · generate")(submitted, self.studio)
+        tell(shot.id, "downloading")
+        return await _named(download_video, f"{shot.id} · download")(generated, self.studio), False
+
+    async def _buy(self, shot: PlannedShot, order: Order, clips: Mapping[str, Clip]) -> Submitted:
+        if self.till_closed is not None:
+            raise self.till_closed
         sources = [await self._source(entry, clips) for entry in shot.inputs]
         request = shot.filled(
             {entry.place: url for entry, (url, _) in zip(shot.inputs, sources, strict=True)}, loopback=self.loopback
         )
-        usd = estimate_cost(request, input_seconds=_input_seconds(shot, request, clips), prices=self.prices)
-        async with self.slots:
-            submitted = await self._buy(shot, request, usd, [origin for _, origin in sources], bought)
-            tell(shot.id, "generating", f"task {submitted.task_id}")
-            try:
-                generated = await _named(wait_for_video, f"{shot.id} · generate")(submitted, self.studio)
-            except GenerationFailed:
-                bought.usd = Decimal(0)  # failed tasks are not billed
-                raise
-        tell(shot.id, "downloading")
-        return await _named(download_video, f"{shot.id} · download")(
-            generated, self.studio, folder=f"clips/{self.folder}"
-        )
-
-    async def _buy(
-        self, shot: PlannedShot, request: OmniVideoRequest, usd: Decimal, origins: Sequence[Any], bought: _Bought
-    ) -> Submitted:
-        if self.till_closed is not None:
-            raise self.till_closed
-        tell(shot.id, "buying", f"{usd:.2f} USD")
+        tell(shot.id, "buying", shown(order.micro_usd))
         try:
-            submitted = await _named(create_video, f"{shot.id} · create")(
-                request.body(), self.studio, wait_for=[origin for origin in origins if origin is not None]
+            return await _named(create_video, f"{shot.id} · create")(
+                request.body(),
+                self.studio,
+                order=order,
+                budget=self.prepared.budget,
+                wait_for=[origin for _, origin in sources if origin is not None],
             )
         except CLOSES_THE_TILL as error:
             self.till_closed = error
             raise
-        except PurchaseUncertain:
-            bought.usd = usd
-            raise
-        bought.usd, bought.task_id = usd, submitted.task_id
-        return submitted
+
+    async def _live(self, order: Order) -> Purchase | None:
+        found = await self.desk.ledger.find(self.desk.account, order.edition, (order.key, *order.also))
+        return next(iter(found.values()), None)
+
+    async def _bought(self, order: Order | None) -> Purchase | None:
+        """What this run bought for an order; what others bought is not on its bill."""
+        found = None if order is None else await self._live(order)
+        return found if found is not None and found.order.run == self.reckoner.run else None
 
     async def _source(self, entry: Input, clips: Mapping[str, Clip]) -> tuple[str, Any]:
         """The URL of an input, and the task result that it comes from, if any."""
@@ -191,27 +218,23 @@ class _Run:
 
     async def _host(self, kind: str, source: str, clip: Clip | None) -> Hosted:
         if clip is None:
-            return await _named(host_file, f"{source.rpartition('/')[2]} · host")(source, self.studio)
+            named = f"{source.rpartition('/')[2]} · host"
+            # What is sent is what the key was made of.
+            return await _named(host_file, named)(source, self.studio, sha256=await self.reckoner.digest(source))
         if kind == "clip":
             return await _named(host_file, f"{source} · host")(clip, self.studio)
         still = await _named(extract_last_frame, f"{source} · last frame")(clip, self.studio)
         return await _named(host_file, f"{source} · host last frame")(still, self.studio)
 
 
-class _Bought:
-    """What one shot has cost so far; kept apart from its outcome, as a failure may come after the purchase."""
-
-    def __init__(self) -> None:
-        self.usd = Decimal(0)
-        self.task_id: str | None = None
-
-
 def _named(task: Task[P, R], name: str) -> Task[P, R]:
     return task.with_options(task_run_name=name)
 
 
-def _input_seconds(shot: PlannedShot, request: OmniVideoRequest, clips: Mapping[str, Clip]) -> float | None:
-    if request.base_video is None:
-        return None
-    upstream = next((i.source for i in shot.inputs if i.kind == "clip" and i.place[0] == "video_list"), None)
-    return clips[upstream].seconds if upstream else shot.seconds
+async def _renewing(renew: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(HOLD_SECONDS / 5)
+        try:
+            await renew()
+        except LedgerUnavailable as error:
+            get_run_logger().warning("%s", error)  # the next try comes in time

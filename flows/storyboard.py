@@ -12,9 +12,11 @@ from prefect.states import Completed, Failed
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.flows.outcome import Rendering
-from prefect_kling.flows.preparing import prepare
+from prefect_kling.flows.preparing import Wish, prepare
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.rendering import render
+from prefect_kling.flows.runs import edition_of_run, run_id
+from prefect_kling.ledger.money import shown
 from prefect_kling.storyboard.document import Storyboard
 
 __all__ = ["render_storyboard"]
@@ -26,18 +28,21 @@ async def render_storyboard(
     studio: KlingStudio | None = None,
     variables: dict[str, str] | None = None,
     edition: str | None = None,
+    retake: list[str] | None = None,
     budget: float | None = None,
 ) -> State[Rendering]:
-    """Buys every shot of a storyboard, keeps the clips and joins them.
+    """Buys every shot of a storyboard that is not bought yet, keeps the clips and joins them.
 
     Everything that can be checked is checked before anything is bought: the document, its media, the key, the storage,
-    the budget. Shots that do not depend on each other run at the same time.
+    the ledger, the budgets. Shots that do not depend on each other run at the same time. Running it again, in whatever
+    process, uses what was bought before; so does a retry.
 
     Args:
         storyboard: a path or URL as the worker sees it, or the document itself.
         studio: the account that pays and where clips and films are kept; empty takes the worker's environment.
         variables: values for the document's `{{ name }}` places.
-        edition: names the folder of clips and film; empty for "main".
+        edition: separates runs that are meant to give new clips; empty for "main", on a schedule for its time.
+        retake: ids of shots to buy anew; later runs use the new take.
         budget: USD that this run may spend; empty for the studio's.
 
     Returns:
@@ -45,19 +50,26 @@ async def render_storyboard(
 
     Raises:
         StoryboardError, InvalidMedia: the document cannot be rendered; nothing was bought.
-        BudgetExceeded: it would cost more than the budget; nothing was bought.
+        BudgetExceeded: it would cost more than a budget allows; nothing was bought.
+        LedgerUnavailable: the ledger cannot be used; nothing was bought.
         OSError: the storage cannot be written; nothing was bought.
     """
     studio = studio or KlingStudio.from_environment()
-    prepared = await prepare(
-        storyboard, studio, variables or {}, budget=None if budget is None else Decimal(str(budget))
+    wish = Wish(
+        edition=edition_of_run(edition),
+        retake=tuple(retake or ()),
+        budget=None if budget is None else Decimal(str(budget)),
+        run=run_id(),
     )
-    title, plan = prepared.document.storyboard.title, prepared.plan
-    get_run_logger().info("%s: %d shots, about %.2f USD", title, len(plan.shots), plan.usd)
-    for shot in plan.shots:
+    prepared = await prepare(storyboard, studio, variables or {}, wish)
+    logger, title = get_run_logger(), prepared.document.storyboard.title
+    reuse = prepared.reuse()
+    if reuse is not None:
+        logger.info("%s", reuse)
+    logger.info("%s: %d shots, %s to buy at most", title, len(prepared.plan.shots), shown(prepared.micro_usd))
+    for shot in prepared.plan.shots:
         tell(shot.id, "planned", f"{shot.usd:.2f} USD")
-    rendering = await render(plan, title, studio, edition=edition or "main")
-    return _final_state(rendering)
+    return _final_state(await render(prepared, studio))
 
 
 def _final_state(rendering: Rendering) -> State[Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prefect import flow
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.clips import Clip, file_name
+from prefect_kling.clips import Clip
+from prefect_kling.flows.runs import edition_of_run
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.tasks import create_video, download_video, wait_for_video
 
@@ -16,16 +17,15 @@ __all__ = ["generate_video"]
 async def generate_video(
     request: OmniVideoRequest, studio: KlingStudio | None = None, edition: str | None = None
 ) -> Clip:
-    """Buys one video, waits for it and keeps it.
+    """Buys one video, waits for it and keeps it; the same request in the same edition is bought once.
 
     Args:
         request: what to ask the gateway for.
         studio: the account that pays and where the clip is kept; empty takes the worker's environment.
-        edition: names the folder that the clip is kept in; empty for "main".
+        edition: separates runs that are meant to give new clips; empty for "main", on a schedule for its time.
 
     Raises:
         KlingError: as its task raised it; the message says what it means for the money.
     """
-    submitted = await create_video(request.body(), studio)
-    generated = await wait_for_video(submitted, studio)
-    return await download_video(generated, studio, folder=f"clips/{file_name(edition or 'main')}")
+    submitted = await create_video(request.body(), studio, edition=edition_of_run(edition))
+    return await download_video(await wait_for_video(submitted, studio), studio)

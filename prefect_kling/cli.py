@@ -1,4 +1,4 @@
-"""The `prefect-kling` command: render, plan, schema, join, simulate.
+"""The `prefect-kling` command: render, plan, schema, join, simulate; `ledger` and `sweep` are in `cli_ledger`.
 
 Exit codes: 0 done; 2 bad usage or document; 3 the gateway refused; 4 budget or credits; 5 an uncertain purchase waits
 for a decision; 6 media broken; 7 generation failed or timed out; 130 interrupted. Of several, the first in the order
@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import SecretStr
 
+from prefect_kling.cli_ledger import ledger, sweep
 from prefect_kling.gateway.errors import (
     BudgetExceeded,
     GenerationFailed,
@@ -30,6 +32,7 @@ from prefect_kling.gateway.errors import (
     InsufficientCredits,
     InvalidMedia,
     KlingError,
+    LedgerUnavailable,
     PurchaseUncertain,
     StoryboardError,
     TaskNotFound,
@@ -40,6 +43,8 @@ from prefect_kling.terminal import announce, plan_table, progress_by_frames, wat
 if TYPE_CHECKING:
     from prefect_kling.blocks import KlingStudio
     from prefect_kling.flows.outcome import Rendering, ShotOutcome
+    from prefect_kling.flows.standing import Standing
+    from prefect_kling.storyboard.plan import Plan
 
 __all__ = ["exit_code", "main"]
 
@@ -56,6 +61,7 @@ _CODES: Final[dict[str, int]] = {
         (GenerationTimeout, GENERATION),
         (TaskNotFound, GENERATION),
         (StoryboardError, USAGE),
+        (LedgerUnavailable, USAGE),
     )
 }
 
@@ -67,6 +73,8 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # we say what was kept
 )
+app.command(ledger)
+app.command(sweep)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -122,10 +130,11 @@ def render(
     simulate: Annotated[bool, Parameter(negative="")] = False,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
+    retake: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     budget: Decimal | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Buy every shot of a storyboard and join the film.
+    """Buy every shot of a storyboard that is not bought yet, and join the film.
 
     Parameters
     ----------
@@ -138,7 +147,9 @@ def render(
     set_
         A value for a `{{ name }}` in the document, as name=value; may be repeated.
     edition
-        Names the folder of clips and film; "main" where it is not given.
+        Separates runs that are meant to give new clips from reruns, which use what is there; "main" where not given.
+    retake
+        Id of a shot to buy anew; may be repeated. Later runs use the new take.
     budget
         USD that this run may spend at most.
     json
@@ -152,7 +163,8 @@ def render(
             raise StoryboardError(f"--out names the storyboard itself, {file}; the film would replace it")
         _writable(out)
     begun = time.monotonic()
-    rendering = asyncio.run(_render(file, variables, out, simulate=simulate, edition=edition, budget=budget))
+    asked = _Asked(file, variables, out, edition or "", retake, budget)
+    rendering = asyncio.run(_render(asked, simulate=simulate))
     film = rendering.film
     if json:
         _print_json(_rendering_json(rendering, out))
@@ -160,7 +172,9 @@ def render(
         announce(f"{rendering.title}: {rendering.sentence()}")
         return exit_code(filter(None, (*(shot.error_type for shot in rendering.failures), rendering.error_type)))
     cost = "would have cost" if simulate else "cost"
-    announce(f"{rendering.title}: {len(rendering.shots)} clips, {film.seconds:.1f} s of film")
+    kept = len([shot for shot in rendering.shots if shot.status == "kept"])
+    again = f", {kept} of them there already" if kept else ""
+    announce(f"{rendering.title}: {len(rendering.shots)} clips{again}, {film.seconds:.1f} s of film")
     announce(f"It {cost} {rendering.usd:.2f} USD and took {time.monotonic() - begun:.0f} s")
     announce(f"Film: {out.resolve() if out else film.path}")
     return 0
@@ -172,9 +186,10 @@ def plan(
     /,
     *,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    edition: str | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Show what a storyboard needs and would cost, without buying anything.
+    """Show what a storyboard needs, what of it is bought already and what the rest would cost, without buying anything.
 
     Parameters
     ----------
@@ -182,33 +197,16 @@ def plan(
         The storyboard: a path or URL, YAML or JSON.
     set_
         A value for a `{{ name }}` in the document, as name=value; may be repeated.
+    edition
+        Of the clips that count as bought; "main" where it is not given.
     json
         Print one JSON document to stdout.
     """
-    from prefect_kling.blocks import KlingStudio
-    from prefect_kling.flows.preparing import plan_document
-    from prefect_kling.storyboard.reader import read_storyboard
-
-    document = read_storyboard(file, variables=_variables(set_))
-    planned = asyncio.run(plan_document(document, KlingStudio.from_environment().settings()))
+    found = asyncio.run(_planned(file, _variables(set_), edition or "main"))
     if json:
-        shots = [
-            {
-                "id": shot.id,
-                "status": "new",
-                "needs": list(shot.needs),
-                "model": shot.request.model,
-                "mode": shot.request.mode,
-                "seconds": shot.seconds,
-                "usd": float(shot.usd),
-                "usd_at_most": float(shot.upper_usd),
-                "warnings": list(shot.warnings),
-            }
-            for shot in planned.shots
-        ]
-        _print_json({"shots": shots, "usd": float(planned.usd), "usd_at_most": float(planned.upper_usd)})
+        _print_json(_plan_json(*found))
     else:
-        plan_table(planned)
+        plan_table(*found)
     return 0
 
 
@@ -285,39 +283,48 @@ def simulate(*, port: int = 0, seed: int | None = None, faults: str = "", second
     return 0
 
 
-async def _render(
-    file: str,
-    variables: Mapping[str, str],
-    out: Path | None,
-    *,
-    simulate: bool,
-    edition: str | None,
-    budget: Decimal | None,
-) -> Rendering:
+@dataclass(frozen=True)
+class _Asked:
+    """What `render` was asked for."""
+
+    file: str
+    variables: Mapping[str, str]
+    out: Path | None
+    edition: str
+    retake: tuple[str, ...]
+    budget: Decimal | None
+
+
+async def _render(asked: _Asked, *, simulate: bool) -> Rendering:
     # Prefect's console would draw into our progress; its log lines still reach the UI.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     async with _studio(simulate) as studio:
-        from prefect_kling.flows.preparing import prepare
+        from prefect_kling.flows.preparing import Wish, prepare
         from prefect_kling.flows.storyboard import render_storyboard
 
         # What is wrong with the document shows in a second; a Prefect server takes ten to start.
-        prepared = await prepare(file, studio, variables, budget=budget)
+        wish = Wish(asked.edition or "main", asked.retake, asked.budget)
+        prepared = await prepare(asked.file, studio, asked.variables, wish)
         await _reachable_server()
-        with watching(prepared.plan):
+        reuse = prepared.reuse()
+        if reuse is not None:
+            announce(reuse)
+        with watching(prepared.plan, prepared.micro_usd):
             state: Any = await render_storyboard(
-                file,
+                asked.file,
                 studio,
-                variables=dict(variables),
-                edition=edition,
-                budget=None if budget is None else float(budget),
+                variables=dict(asked.variables),
+                edition=asked.edition or None,
+                retake=list(asked.retake),
+                budget=None if asked.budget is None else float(asked.budget),
                 return_state=True,
             )
             rendering: Rendering = await state.aresult(raise_on_failure=False)
         if isinstance(rendering, BaseException):
             raise rendering
-        if rendering.film is not None and out is not None:
+        if rendering.film is not None and asked.out is not None:
             async with studio.get_storage().at_hand(rendering.film.path, sha256=rendering.film.sha256) as film:
-                await asyncio.to_thread(_copy, film, out, rendering.film.path)
+                await asyncio.to_thread(_copy, film, asked.out, rendering.film.path)
     return rendering
 
 
@@ -353,8 +360,48 @@ async def _studio(simulate: bool) -> AsyncIterator[KlingStudio]:
         yield KlingStudio(
             credentials=KlingCredentials(api_key=SecretStr("simulator"), base_url=base_url, account="simulated"),
             storage_url=str(get_current_settings().home / "kling" / "simulated"),
+            ledger_url=SecretStr(f"sqlite:///{get_current_settings().home / 'kling' / 'simulated.db'}"),
             poll_interval=0.1,
         )
+
+
+async def _planned(file: str, variables: Mapping[str, str], edition: str) -> tuple[Plan, Mapping[str, Standing]]:
+    from prefect_kling.blocks import KlingStudio
+    from prefect_kling.flows.preparing import plan_document
+    from prefect_kling.flows.standing import Reckoner, standings
+    from prefect_kling.ledger.desk import desk
+    from prefect_kling.storyboard.reader import read_storyboard
+
+    settings = KlingStudio.from_environment().settings()
+    document = await asyncio.to_thread(read_storyboard, file, variables=variables)
+    planned = await plan_document(document, settings)
+    return planned, await standings(Reckoner(await desk(settings), document, planned, edition))
+
+
+def _plan_json(plan: Plan, standings: Mapping[str, Standing]) -> dict[str, Any]:
+    shots = [
+        {
+            "id": shot.id,
+            "status": standings[shot.id].status,
+            "through": standings[shot.id].through,
+            "shares": standings[shot.id].shares,
+            "take": standings[shot.id].take,
+            "needs": list(shot.needs),
+            "model": shot.request.model,
+            "mode": shot.request.mode,
+            "seconds": shot.seconds,
+            "usd": float(shot.usd),
+            "usd_at_most": float(shot.upper_usd),
+            "warnings": list(shot.warnings),
+        }
+        for shot in plan.shots
+    ]
+    to_buy = [shot for shot in plan.shots if standings[shot.id].pays]
+    return {
+        "shots": shots,
+        "usd": float(sum(shot.usd for shot in to_buy)),
+        "usd_at_most": float(sum(shot.upper_usd for shot in to_buy)),
+    }
 
 
 def _variables(pairs: Sequence[str]) -> dict[str, str]:

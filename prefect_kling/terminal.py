@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from prefect_kling.flows.progress import Progress as ShotProgress
+    from prefect_kling.flows.standing import Standing
     from prefect_kling.storyboard.plan import Plan
 
 __all__ = ["announce", "plan_table", "progress_by_frames", "watching"]
@@ -31,6 +32,7 @@ _MARKS = {
     "generating": "▸",
     "downloading": "↓",
     "stored": "✓",
+    "kept": "=",
     "failed": "✗",
     "blocked": "-",
 }
@@ -42,8 +44,8 @@ def announce(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the terminal is this module's business
 
 
-def plan_table(plan: Plan) -> None:
-    """Prints a plan to stdout: a row a shot, then the total."""
+def plan_table(plan: Plan, standings: Mapping[str, Standing]) -> None:
+    """Prints a plan to stdout: a row a shot, then the total of what is still to be bought."""
     table = Table(box=None, pad_edge=False)
     table.add_column("shot")
     table.add_column("needs")
@@ -51,27 +53,49 @@ def plan_table(plan: Plan) -> None:
     table.add_column("mode")
     table.add_column("s", justify="right")
     table.add_column("USD", justify="right")
+    table.add_column("is")
     for shot in plan.shots:
         needs = ", ".join([*shot.needs, *(i.source.rpartition("/")[2] for i in shot.inputs if i.kind == "file")])
         table.add_row(
-            escape(shot.id), escape(needs), shot.request.model, shot.request.mode, str(shot.seconds), f"{shot.usd:.4f}"
+            escape(shot.id),
+            escape(needs),
+            shot.request.model,
+            shot.request.mode,
+            str(shot.seconds),
+            f"{shot.usd:.4f}",
+            escape(_standing(standings[shot.id])),
         )
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print(table)
-    most = f", at most {plan.upper_usd:.2f}" if plan.upper_usd != plan.usd else ""
-    seconds = sum(shot.seconds for shot in plan.shots)
-    console.print(f"{len(plan.shots)} shots, {seconds} s to generate, {plan.usd:.2f} USD{most}")
+    to_buy = [shot for shot in plan.shots if standings[shot.id].pays]
+    usd, upper = sum(shot.usd for shot in to_buy), sum(shot.upper_usd for shot in to_buy)
+    most = f", at most {upper:.2f}" if upper != usd else ""
+    seconds = sum(shot.seconds for shot in to_buy)
+    console.print(f"{len(to_buy)} of {len(plan.shots)} shots to buy, {seconds} s to generate, {usd:.2f} USD{most}")
     for shot in plan.shots:
         for warning in shot.warnings:
             announce(f"warning: {shot.id}: {warning}")
 
 
+def _standing(standing: Standing) -> str:
+    said = str(standing.status)
+    if standing.through is not None:
+        said += f" through {standing.through}"
+    if standing.take != 1:
+        said += f", take {standing.take}"
+    if standing.shares is not None:
+        said += f", the same as {standing.shares}"
+    if standing.status in ("uncertain", "lost") and standing.purchase is not None:
+        said += f", see ledger show {standing.purchase.short}"
+    return said
+
+
 @contextmanager
-def watching(plan: Plan) -> Iterator[None]:
+def watching(plan: Plan, micro_usd: int) -> Iterator[None]:
     """Shows the steps of runs started inside the block, in this process."""
     from prefect_kling.flows.progress import watcher
 
-    announce(f"{len(plan.shots)} shots, about {plan.usd:.2f} USD; starting Prefect …")
+    announce(f"{len(plan.shots)} shots, {micro_usd / 1e6:.2f} USD to buy at most; starting Prefect …")
     if sys.stderr.isatty():
         with _Board(plan).live() as show:
             token = watcher.set(show)

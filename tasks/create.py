@@ -1,16 +1,22 @@
-"""Buying one video. The only task here that costs money."""
+"""Buying one video, once."""
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
-from prefect import task
+from prefect import runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.gateway.prices import PriceTable, estimate_cost
+from prefect_kling.clips import file_name
+from prefect_kling.gateway.prices import PriceTable, billed_seconds, micro_usd, upper_cost
+from prefect_kling.gateway.requests import OmniVideoRequest
+from prefect_kling.ledger.desk import Desk, desk
+from prefect_kling.ledger.keys import base_key, canonical, key_of
+from prefect_kling.ledger.purchases import Order
 from prefect_kling.tasks.results import Submitted
 from prefect_kling.tasks.retries import RETRIES, is_retryable_create
 
@@ -18,35 +24,60 @@ __all__ = ["create_video"]
 
 
 @task(name="create video", cache_policy=NO_CACHE, **{**RETRIES, "retry_condition_fn": is_retryable_create})
-async def create_video(request: dict[str, Any], studio: KlingStudio | None = None) -> Submitted:
-    """Sends one request and returns as soon as the gateway has accepted it.
+async def create_video(
+    request: dict[str, Any],
+    studio: KlingStudio | None = None,
+    *,
+    edition: str | None = None,
+    take: int = 1,
+    order: Order | None = None,
+    budget: Decimal | None = None,
+) -> Submitted:
+    """Makes sure that one video is bought, and returns as soon as the gateway has accepted it.
 
-    Prefect repeats this task only after errors where nothing was bought. An answer that was lost is no such error.
+    The same request in the same edition is the same purchase: a retry, a rerun, another process or another machine with
+    the same ledger joins what was bought and pays nothing. An answer that was lost is never answered by a second POST.
 
     Args:
         request: the body as gateway.md describes it, such as `OmniVideoRequest.body()` gives; JSON-native.
         studio: whose account pays; None for the environment's.
+        edition: separates purchases that are meant to give new clips; None for "main".
+        take: a number from 1; another take of the same request is another purchase.
+        order: what the ledger writes down; None makes it of the request, edition and take.
+        budget: USD that this flow run may spend, in place of the studio's.
 
     Raises:
         InvalidRequest: the request breaks a rule; it was not sent, or was refused.
-        AuthenticationFailed, InsufficientCredits: nothing was bought.
-        PurchaseUncertain: the answer was lost; the task may exist.
-        RateLimited, GatewayUnavailable: nothing was bought, in spite of repeats.
+        AuthenticationFailed, InsufficientCredits, BudgetExceeded: nothing was bought.
+        PurchaseUncertain: the answer was lost; the task may exist. The text says how to settle it.
+        TaskNotFound: it was bought, and its result is lost.
+        RateLimited, GatewayUnavailable, LedgerUnavailable: nothing was bought, in spite of repeats.
     """
     studio = studio or KlingStudio.from_environment()
-    settings = studio.settings()
     logger = get_run_logger()
-    async with studio.get_client(patience=settings.max_wait, logger=logger) as client:
+    ours = await desk(studio.settings())
+    async with ours.client(logger) as client:
         checked = client.validate(request)
-        # Whatever can fail comes before the purchase, and its task id is told at once: nothing may come between.
-        usd = estimate_cost(checked, prices=PriceTable.load(settings.prices))
-        length = "a base edit, at most" if checked.seconds is None else f"{checked.seconds} s of {checked.model},"
-        try:
-            created = await client.create(checked)
-        except asyncio.CancelledError:
-            logger.warning(
-                "Cancelled while buying %s %.2f USD; look at the account's tasks before buying it again", length, usd
-            )
-            raise
-        logger.info("Bought %s %.2f USD: task %s", length, usd, created.task_id)
-    return Submitted(task_id=created.task_id)
+    wanted = order or _ordered(checked, ours, edition or "main", take)
+    buyer = ours.buyer(logger)
+    if budget is not None:
+        buyer = replace(buyer, limits=replace(buyer.limits, per_run=micro_usd(budget)))
+    purchase = await buyer.buy(wanted, checked)
+    how = "Bought" if purchase.order.run == wanted.run else "Joined"
+    logger.info("%s %s: task %s, %s", how, purchase.named, purchase.task_id, purchase.order.described)
+    return Submitted(purchase=purchase.id, task_id=str(purchase.task_id))
+
+
+def _ordered(request: OmniVideoRequest, ours: Desk, edition: str, take: int) -> Order:
+    body = canonical(request.body())
+    return Order(
+        edition=edition,
+        key=key_of(base_key(body), take),
+        request=body,
+        model=request.model,
+        seconds=billed_seconds(request),
+        micro_usd=micro_usd(upper_cost(request, prices=PriceTable.load(ours.settings.prices))),
+        take=take,
+        folder=f"clips/{file_name(edition)}",
+        run=str(runtime.flow_run.id or ""),
+    )

@@ -6,8 +6,6 @@ inside. So these hold nothing but values that were made by the task itself: no f
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from pydantic import BaseModel, ConfigDict
 
 __all__ = ["Film", "Generated", "Hosted", "Still", "Submitted"]
@@ -18,17 +16,17 @@ class _Result(BaseModel):
 
 
 class Submitted(_Result):
-    """A generation that was bought: the gateway's task id."""
+    """A generation that was bought: the number of its row in the ledger, and the gateway's task id."""
 
+    purchase: int
     task_id: str
 
 
 class Generated(_Result):
-    """A completed generation: its task id, where its result lies, and when that stops being safe to use, UTC."""
+    """A completed generation, likewise."""
 
+    purchase: int
     task_id: str
-    url: str
-    url_expires_at: datetime
 
 
 class Still(_Result):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.clips import RESULT_LIFE, RESULT_MARGIN
 from prefect_kling.gateway.answers import Task
-from prefect_kling.gateway.waiting import wait_for
+from prefect_kling.gateway.errors import InvalidRequest
+from prefect_kling.ledger.desk import desk
 from prefect_kling.tasks.results import Generated, Submitted
 from prefect_kling.tasks.retries import RETRIES
 
@@ -23,32 +21,29 @@ async def wait_for_video(submitted: Submitted | str, studio: KlingStudio | None 
     """Waits until a generation has completed. Waiting again, after a timeout or a crash, costs nothing.
 
     Args:
-        submitted: what `create_video` returned, or a task id.
+        submitted: what `create_video` returned, or the id of a task that is in the ledger.
         studio: whose account it was bought on; None for the environment's.
 
     Raises:
         GenerationFailed: the gateway made no clip; failed tasks are not billed.
         GenerationTimeout: it did not end within the studio's `max_wait`; it goes on at the gateway.
-        TaskNotFound: the gateway does not know it.
+        TaskNotFound: the gateway no longer knows it.
+        InvalidRequest: the ledger has no such task.
     """
     studio = studio or KlingStudio.from_environment()
     settings = studio.settings()
     logger = get_run_logger()
-    task_id = submitted if isinstance(submitted, str) else submitted.task_id
+    ours = await desk(settings)
+    if isinstance(submitted, str):
+        found = await ours.ledger.by_task(ours.account, submitted)
+        if found is None:
+            raise InvalidRequest(f"The ledger of account '{settings.account}' has no task {submitted}")
+    else:
+        found = await ours.ledger.get(submitted.purchase)
 
     async def say(state: Task) -> None:
-        logger.info("Task %s is %s", task_id, state.state)
+        logger.info("Task %s is %s", state.task_id, state.state)
 
-    async with studio.get_client() as client:
-        done = await wait_for(
-            client,
-            task_id,
-            poll_interval=settings.poll_interval,
-            max_wait=settings.max_wait,
-            on_state=say,
-            logger=logger,
-        )
-    completed = done.completed_at or datetime.now(UTC)
-    return Generated(
-        task_id=done.task_id, url=done.result_urls[0], url_expires_at=completed + RESULT_LIFE - RESULT_MARGIN
-    )
+    async with ours.keeper(logger) as keeper:
+        done = await keeper.wait(found, poll_interval=settings.poll_interval, max_wait=settings.max_wait, on_state=say)
+    return Generated(purchase=done.id, task_id=str(done.task_id))

@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from prefect_kling.simulator.server import Running
 
 # Imports are inside the fixtures: most rooms' tests need neither Prefect nor the simulator.
+
+_home = tempfile.TemporaryDirectory(prefix="kling-tests-", ignore_cleanup_errors=True)
+# Prefect reads it when it is first imported; what tests leave there is nobody's.
+os.environ["PREFECT_HOME"] = _home.name
 
 _TABLE = json.loads((Path(__file__).parent / "gateway" / "raw_bodies.json").read_text("utf-8"))
 _ROWS: list[dict[str, Any]] = _TABLE["rows"]
@@ -109,16 +114,19 @@ async def simulator() -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-def studio(simulator: Running, tmp_path: Path) -> KlingStudio:
-    """A studio at the simulator, with storage of its own."""
+async def studio(simulator: Running, tmp_path: Path) -> AsyncIterator[KlingStudio]:
+    """A studio at the simulator, with storage and a ledger of its own."""
     from prefect_kling import KlingCredentials, KlingStudio
+    from prefect_kling.ledger.desk import close_ledgers
 
-    return KlingStudio(
+    yield KlingStudio(
         credentials=KlingCredentials(api_key="sk-studio-5be2c9", base_url=simulator.base_url),
         storage_url=str(tmp_path / "storage"),
+        ledger_url=f"sqlite:///{tmp_path / 'studio.db'}",
         poll_interval=0.05,
         max_wait=60,
     )
+    await close_ledgers()
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,10 @@ from prefect_kling.gateway import errors
 from prefect_kling.gateway.answers import Task
 from prefect_kling.gateway.client import KlingClient, backoff
 from prefect_kling.gateway.errors import (
+    AuthenticationFailed,
     GatewayUnavailable,
     GenerationTimeout,
+    InsufficientCredits,
     KlingError,
     PurchaseUncertain,
     RateLimited,
@@ -46,6 +48,8 @@ POST_WITHIN: Final = 10.0
 """Seconds from the commit of `sending` in which the POST has to start; its lease counts from there."""
 NOT_SENT_TRIES: Final = 4
 RECLAIM_EVERY: Final = 10.0
+STOPS_SELLING: Final = (AuthenticationFailed, InsufficientCredits)
+"""After one of these the next create of the run would be refused as well."""
 BOUGHT: Final = (State.SUBMITTED, State.COMPLETED, State.STORED)
 Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 _logger = logging.getLogger(__name__)
@@ -53,10 +57,17 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class _Queue:
-    """One process's line for one account's slots; `moved` is when somebody in it last got one."""
+    """One process's line for one account's slots.
+
+    Attributes:
+        turn: whoever has it asks for a slot.
+        moved: when somebody last got one.
+        closed: by run, when and why the gateway stopped selling; those who queued before are not sent any more.
+    """
 
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     moved: float = 0.0
+    closed: dict[str, tuple[float, KlingError]] = field(default_factory=dict)
 
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Account], _Queue]] = WeakKeyDictionary()
@@ -138,6 +149,9 @@ class Buyer:
         async with queue.turn:
             looked, said = self.clock(), False
             while True:
+                at, why = queue.closed.get(order.run, (0.0, None))
+                if why is not None and at >= joined:
+                    raise why
                 reserved = await self.ledger.reserve(self.account, order, self.limits)
                 if reserved.purchase is not None:
                     queue.moved = self.clock()
@@ -193,6 +207,8 @@ class Buyer:
             if purchase.state is State.RESERVED:
                 await self.ledger.happened(purchase, Event.GIVEN_UP, reason="its sender stopped before sending it")
         if trouble is not None and purchase.state is State.REFUSED:
+            if isinstance(trouble, STOPS_SELLING):
+                self._queue().closed[purchase.order.run] = (self.clock(), trouble)
             raise trouble
         if purchase.state is State.RELEASED:
             raise GatewayUnavailable(f"{purchase.named} was not bought: its reservation ran out before it was sent")

@@ -30,13 +30,17 @@ class Slate:
     base_key: str
 
 
-async def pinned(ledger: Ledger, account: Account, slate: Slate) -> int:
-    """The take that runs use: the pinned one, else the first."""
+async def pinned(ledger: Ledger, account: Account, edition: str, storyboard: str) -> dict[tuple[str, str], int]:
+    """The takes that runs of a storyboard use in place of the first: by shot and key without take."""
     account_id = await ledger.account_id(account)
 
-    async def work(connection: AsyncConnection) -> int:
-        found = (await connection.execute(select(pins.c.take).where(_of(account_id, slate)))).scalar_one_or_none()
-        return 1 if found is None else int(found)
+    async def work(connection: AsyncConnection) -> dict[tuple[str, str], int]:
+        rows = await connection.execute(
+            select(pins.c.shot, pins.c.base_key, pins.c.take).where(
+                pins.c.account_id == account_id, pins.c.edition == edition, pins.c.storyboard == storyboard
+            )
+        )
+        return {(shot, base): int(take) for shot, base, take in rows}
 
     return await in_backroom(ledger.db.read(work))
 

@@ -79,6 +79,8 @@ def at(env: dict[str, str], base_url: str, key: str = "sk-cli-41f7aa") -> dict[s
         (["GatewayUnavailable"], 3),
         (["RateLimited"], 3),
         (["StoryboardError"], 2),
+        (["LedgerUnavailable"], 2),
+        (["LedgerUnavailable", "PurchaseUncertain"], 5),
         (["OSError"], 2),
     ],
 )
@@ -90,7 +92,7 @@ def test_plan_prints_every_shot_and_the_total(board: Path, capsys: pytest.Captur
     assert run(["plan", str(board), "--set", "weather=fog"]) == 0
     out = capsys.readouterr().out
     assert "dawn" in out
-    assert "2 shots, 6 s to generate, 0.38 USD" in out
+    assert "2 of 2 shots to buy, 6 s to generate, 0.38 USD" in out
 
 
 def test_plan_as_json_is_one_document(board: Path, capsys: pytest.CaptureFixture[str]) -> None:

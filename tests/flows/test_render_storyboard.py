@@ -26,7 +26,6 @@ from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.media.probe import probe
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
-from prefect_kling.tasks import create_video
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
 
@@ -267,24 +266,6 @@ async def test_the_key_is_in_no_log_and_no_state(
     seen = [run.model_dump_json(), rendering.model_dump_json(), caplog.text, *(log.message for log in logs)]
     seen += [task.model_dump_json() for task in tasks]
     assert not [text for text in seen if "sk-flows-80bd21" in text]
-
-
-async def test_a_create_that_is_cancelled_says_that_it_may_have_bought(
-    studio: KlingStudio, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(
-        logging.getLogger("prefect.task_runs"), "handle", lambda record: said.append(record.getMessage())
-    )
-    body = {"model": "kling-v3-omni", "prompt": "Waves", "aspect_ratio": "16:9", "duration": "3"}
-    async with running(SimulatorConfig(seed=1, shrink=8, faults="hung-answer=1")) as hung:
-        buying = asyncio.ensure_future(create_video(body, at(studio, hung)))
-        async with asyncio.timeout(60):
-            while not hung.service.stats()["creates"]:  # noqa: ASYNC110 - it is another thread's state
-                await asyncio.sleep(0.01)
-        buying.cancel()
-        await asyncio.wait([buying])
-    assert [line for line in said if line.startswith("Cancelled while buying 3 s of kling-v3-omni, 0.19 USD")]
 
 
 async def test_one_request_becomes_one_clip(studio: KlingStudio, simulator: Running) -> None:

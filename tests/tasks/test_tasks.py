@@ -26,6 +26,8 @@ from prefect_kling.gateway.errors import (
     PurchaseUncertain,
     RateLimited,
 )
+from prefect_kling.ledger.desk import desk
+from prefect_kling.ledger.states import Event
 from prefect_kling.media.probe import probe
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
@@ -37,7 +39,6 @@ from prefect_kling.tasks import (
     join_clips,
     wait_for_video,
 )
-from prefect_kling.tasks.results import Generated
 from prefect_kling.tasks.retries import is_retryable, is_retryable_create
 
 TEXT: dict[str, Any] = {
@@ -63,7 +64,7 @@ async def make(studio: KlingStudio, **fields: Any) -> Clip:
 async def test_one_request_becomes_one_stored_clip(studio: KlingStudio, simulator: Running) -> None:
     clip = await make(studio)
     stored = Path(clip.path)
-    assert stored.parent == Path(studio.storage_url) / "clips"
+    assert stored.parent == Path(studio.storage_url) / "clips" / "main"
     assert hashlib.sha256(stored.read_bytes()).hexdigest() == clip.sha256
     assert (stored.stat().st_size, clip.frames) == (clip.bytes, 73)
     assert simulator.service.stats()["creates"] == 1
@@ -159,7 +160,7 @@ async def test_a_wait_that_is_too_short_can_be_taken_up_again(studio: KlingStudi
     submitted = await create_video.fn(TEXT, studio)
     with pytest.raises(GenerationTimeout, match=submitted.task_id):
         await wait_for_video.fn(submitted, hasty)
-    assert (await wait_for_video.fn(submitted.task_id, studio)).url
+    assert (await wait_for_video.fn(submitted.task_id, studio)).task_id == submitted.task_id
     assert simulator.service.stats()["creates"] == 1
 
 
@@ -182,9 +183,12 @@ async def test_what_can_fail_besides_the_purchase_fails_before_it(
 
 
 async def test_a_result_that_is_no_video_is_named_by_its_task(studio: KlingStudio, simulator: Running) -> None:
-    page = Generated(task_id="7f3a", url=f"{simulator.origin}/_sim/stats", url_expires_at=datetime.now(UTC))
-    with pytest.raises(InvalidMedia, match=r"^The result of task 7f3a "):
-        await download_video.fn(page, studio)
+    generated = await wait_for_video.fn(await create_video.fn(TEXT, studio), studio)
+    ledger = (await desk(studio.settings())).ledger
+    row = await ledger.get(generated.purchase)
+    await ledger.happened(row, Event.COMPLETED, result_url=f"{simulator.origin}/_sim/stats")
+    with pytest.raises(InvalidMedia, match=rf"^The result of task {generated.task_id} "):
+        await download_video.fn(generated, studio)
     assert not list((Path(studio.storage_url) / ".incoming").iterdir())
 
 

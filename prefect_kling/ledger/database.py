@@ -86,7 +86,7 @@ def _parsed(url: str) -> URL | None:
 
 
 def _of_sqlite(url: URL) -> URL:
-    if not url.database or url.database == ":memory:" or "mode=memory" in url.database:
+    if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
         raise LedgerUnavailable("The ledger's URL names no file: a ledger in memory would forget what was paid for")
     return url
 

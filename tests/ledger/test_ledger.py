@@ -24,7 +24,7 @@ from prefect_kling.ledger.money import Limits, Spent
 from prefect_kling.ledger.owners import this_process
 from prefect_kling.ledger.purchases import Account, Order, Purchase
 from prefect_kling.ledger.schema import counters, hold_items, hold_runs, purchases
-from prefect_kling.ledger.states import LIVE, Event, Impossible, State, step
+from prefect_kling.ledger.states import LIVE, Event, Impossible, State, from_states, step
 
 if TYPE_CHECKING:
     from tests.ledger.conftest import Ledgers, MakeOrder, Shift, ToMoment
@@ -532,7 +532,7 @@ class Walk:
     order: MakeOrder
     task_id: Callable[[], str]
     rng: random.Random
-    limits: Limits = Limits(in_flight=6, per_day=12 * PRICE, per_run=9 * PRICE)
+    limits: Limits
     rows: dict[int, Purchase] = field(default_factory=dict)
 
     async def reserve(self) -> None:
@@ -553,7 +553,8 @@ class Walk:
     async def happen(self) -> None:
         if not self.rows:
             return
-        seen, event = self.rows[self.rng.choice(list(self.rows))], self.rng.choice(list(Event))
+        seen = self.rows[self.rng.choice(list(self.rows))]
+        event = self.rng.choice([event for event in Event if seen.state in from_states(event)])
         facts: dict[str, Any] = {}
         if event is Event.ACCEPTED and seen.task_id is None:
             facts = {"task_id": self.task_id()}
@@ -572,8 +573,8 @@ class Walk:
 async def test_whatever_happens_the_counters_are_the_sum_of_the_rows(
     ledgers: Ledgers, account: Account, order: MakeOrder, shift: Shift, seed: int, task_id: Callable[[], str]
 ) -> None:
-    rng = random.Random(seed)
-    walk = Walk([await ledgers(), await ledgers()], account, order, task_id, rng)
+    rng, limits = random.Random(seed), Limits(in_flight=6, per_day=12 * PRICE, per_run=9 * PRICE)
+    walk = Walk([await ledgers(), await ledgers()], account, order, task_id, rng, limits)
     steps = [walk.reserve] * 5 + [walk.happen] * 14 + [walk.admit] * 2 + [walk.reclaim]
     for _ in range(20):
         shift.advance(rng.choice([0, 0, 0, 100, 40_000, 86_400]))
@@ -581,7 +582,7 @@ async def test_whatever_happens_the_counters_are_the_sum_of_the_rows(
     for ledger in walk.ledgers:
         assert await ledger.audit(account) == {}
     found = await walk.ledgers[0].of_account(account)
-    assert len({row.state for row in found}) > 3
+    assert len(found) > 5
     live = [(row.order.edition, row.order.key) for row in found if row.state in LIVE and not row.spare]
     assert len(live) == len(set(live))
     for row in found:

@@ -44,7 +44,7 @@ async def sweep(studio: KlingStudio | None = None) -> State[dict[str, Any]]:
 
 
 def _final_state(swept: Swept) -> State[Any]:
-    said = f"{swept.sentence()}. {swept.what_to_do()}".strip()
+    said = ". ".join(filter(None, (swept.sentence(), swept.what_to_do())))
     if any(not (isinstance(error, KlingError) and error.retryable) for error in swept.raised):
         return Failed(name="Partial", message=said, data=swept.as_dict())
     return Completed(name="Swept", message=said, data=swept.as_dict())

@@ -95,6 +95,9 @@ async def test_its_commands_run(server_environment: dict[str, str], simulator: R
         ["prefect-kling", "render"],
         ["prefect-kling", "schema"],
         ["prefect-kling", "render"],
+        ["prefect-kling", "ledger"],
+        ["prefect-kling", "ledger"],
+        ["prefect-kling", "sweep"],
         ["prefect", "block"],
     ]
     assert (folder / "film.mp4").stat().st_size > 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.schedules import IntervalSchedule
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,13 +24,15 @@ async def prefect(*arguments: str, env: dict[str, str], cwd: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-async def test_both_flows_deploy_from_the_installed_package(server_environment: dict[str, str], tmp_path: Path) -> None:
+async def test_every_flow_deploys_from_the_installed_package(
+    server_environment: dict[str, str], tmp_path: Path
+) -> None:
     await prefect("work-pool", "create", "kling", "--type", "process", env=server_environment, cwd=tmp_path)
     file = str(ROOT / "deployments" / "prefect.yaml")
     await prefect("deploy", "--all", "--prefect-file", file, env=server_environment, cwd=tmp_path)
     async with get_client() as client:
         deployments = {deployment.name: deployment for deployment in await client.read_deployments()}
-    assert deployments.keys() == {"storyboard", "video"}
+    assert deployments.keys() == {"storyboard", "video", "sweep"}
     for deployment in deployments.values():
         assert deployment.entrypoint is not None
         assert deployment.entrypoint.startswith("prefect_kling.flows.")
@@ -36,3 +40,8 @@ async def test_both_flows_deploy_from_the_installed_package(server_environment: 
     schema = deployments["storyboard"].parameter_openapi_schema
     assert schema is not None
     assert "studio" in schema["properties"]
+    assert [bool(deployments[name].schedules) for name in ("storyboard", "video")] == [False, False]
+    (schedule,) = deployments["sweep"].schedules
+    assert schedule.active
+    assert isinstance(schedule.schedule, IntervalSchedule)
+    assert schedule.schedule.interval == timedelta(minutes=15)

@@ -1,4 +1,4 @@
-"""Runs the comparisons that are named, or all of them: `python -m benchmarks [planning importing rendering memory]`."""
+"""Runs the comparisons that are named, or all of them: `python -m benchmarks [NAME …]`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.row import Row
 
-ALL = ("planning", "importing", "memory", "rendering")
+ALL = ("planning", "importing", "memory", "ledger", "rendering", "rerunning")
 
 
 def main() -> None:

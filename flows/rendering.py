@@ -75,7 +75,7 @@ async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
 
 
 class _Run:
-    """One run's state: who waits for whom, what is hosted already, and whether buying goes on."""
+    """One run's state: who waits for whom, what is hosted already, what is on whose bill, and whether buying goes on."""
 
     def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
         self.prepared, self.studio = prepared, studio
@@ -84,6 +84,7 @@ class _Run:
         self.till_closed: KlingError | None = None
         self.running: dict[str, asyncio.Task[ShotOutcome]] = {}
         self.hosted: dict[tuple[str, str], asyncio.Task[Hosted]] = {}
+        self.billed: dict[int, str] = {}
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
@@ -190,9 +191,11 @@ class _Run:
         return next(iter(found.values()), None)
 
     async def _bought(self, order: Order | None) -> Purchase | None:
-        """What this run bought for an order; what others bought is not on its bill."""
+        """What this run bought for a shot; what others bought, or another shot that is the same, is not on its bill."""
         found = None if order is None else await self._live(order)
-        return found if found is not None and found.order.run == self.reckoner.run else None
+        if order is None or found is None or found.order.run != self.reckoner.run:
+            return None
+        return found if self.billed.setdefault(found.id, order.shot) == order.shot else None
 
     async def _source(self, entry: Input, clips: Mapping[str, Clip]) -> tuple[str, Any]:
         """The URL of an input, and the task result that it comes from, if any."""

@@ -312,7 +312,8 @@ async def _render(asked: _Asked, *, simulate: bool) -> Rendering:
         with watching(prepared.plan, prepared.micro_usd):
             state: Any = await render_storyboard(
                 asked.file,
-                studio,
+                # The flow reads the same environment; a key given to it would be masked in what a retry gets.
+                studio if simulate else None,
                 variables=dict(asked.variables),
                 edition=asked.edition or None,
                 retake=list(asked.retake),

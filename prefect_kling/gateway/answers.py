@@ -27,6 +27,7 @@ from prefect_kling.gateway.errors import (
 __all__ = ["MAX_RETRY_AFTER", "Task", "error_for", "read_data", "read_task", "retry_after"]
 
 MAX_RETRY_AFTER: Final = 60.0
+MAX_TASK_ID: Final = 255
 _OK: Final = 200
 _UPSTREAM: Final[dict[int, type[KlingError]]] = {
     1100: InsufficientCredits,
@@ -90,11 +91,13 @@ def read_task(data: Mapping[str, Any]) -> Task:
     """Reads the `data` of a create, a poll or a callback.
 
     Raises:
-        GatewayUnavailable: there is no task id in it.
+        GatewayUnavailable: there is no task id in it, or none that could be written down and asked for.
     """
     task_id = data.get("taskId")
     if not isinstance(task_id, str) or not task_id:
         raise GatewayUnavailable("The gateway's answer names no task")
+    if len(task_id) > MAX_TASK_ID or not task_id.isprintable():
+        raise GatewayUnavailable(f"The gateway's answer names a task by what is no id: {ascii(task_id)[:300]}")
     retryable = data.get("retryable")
     return Task(
         task_id=task_id,

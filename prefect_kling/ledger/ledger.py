@@ -287,6 +287,7 @@ class Ledger:
         """
         if isinstance(facts.get("clip"), Clip):
             facts["clip"] = facts["clip"].model_dump(mode="json")
+        facts = {name: _storable(value) if isinstance(value, str) else value for name, value in facts.items()}
 
         async def write_down() -> Purchase:
             seen = purchase
@@ -314,10 +315,7 @@ class Ledger:
             lambda: (
                 update(purchases)
                 .where(purchases.c.id == bindparam("this"), purchases.c.state == bindparam("seen"))
-                .values(
-                    self._values(event, after)
-                    | {name: bindparam(f"new_{name}", type_=purchases.c[name].type) for name in facts}
-                )
+                .values(self._values(event, after) | {name: _new(name) for name in facts})
                 .returning(purchases)
             ),
         )
@@ -596,8 +594,19 @@ class Ledger:
         return sqlite.insert(table) if self.db.is_sqlite else postgresql.insert(table)
 
 
+def _storable(text: str) -> str:
+    """Without what a database cannot hold and a gateway may say: NUL, and halves of characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
 def _is_live(account_id: int, edition: str, keys: Sequence[str]) -> ColumnElement[bool]:
     return and_(purchases.c.account_id == account_id, purchases.c.edition == edition, purchases.c.key.in_(keys), _LIVE)
+
+
+def _new(name: str) -> ColumnElement[Any]:
+    """A fact's new value, but for a task id: a row that has one keeps it, as it may have been paid for."""
+    value = bindparam(f"new_{name}", type_=purchases.c[name].type)
+    return func.coalesce(purchases.c.task_id, value) if name == "task_id" else value
 
 
 def _taken_by_another() -> ColumnElement[bool]:

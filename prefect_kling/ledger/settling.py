@@ -104,10 +104,13 @@ async def settle_as_task(ledger: Ledger, account: Account, client: KlingClient, 
     if why is not None:
         raise InvalidRequest(f"Task {task_id} is not the purchase of {purchase.named}: {why}. Nothing was changed")
     try:
-        return await ledger.happened(purchase, Event.ACCEPTED, task_id=task_id, reason=None, error=None)
+        settled = await ledger.happened(purchase, Event.ACCEPTED, task_id=task_id, reason=None, error=None)
     except IntegrityError:
         await _is_free(ledger, account, task_id)  # somebody was quicker
         raise
+    if settled.task_id != task_id:
+        raise InvalidRequest(f"The answer to {purchase.named} has come meanwhile: it is task {settled.task_id}")
+    return settled
 
 
 async def settle_as_never_created(ledger: Ledger, account: Account, token: str) -> Purchase:

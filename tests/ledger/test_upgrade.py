@@ -1,0 +1,159 @@
+"""Bringing ledgers up to date: empty, older, newer, and made by two at once."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_kling.gateway.errors import LedgerUnavailable
+from prefect_kling.ledger import upgrade
+from prefect_kling.ledger.backroom import in_backroom
+from prefect_kling.ledger.database import Database
+from prefect_kling.ledger.ledger import Ledger
+from prefect_kling.ledger.purchases import Account
+from prefect_kling.ledger.schema import HEAD, VERSION_TABLE, metadata
+from prefect_kling.ledger.upgrade import SCRIPTS, up_to_date
+
+
+async def run(url: str, *statements: str) -> None:
+    """Statements on a database, as somebody else's program would."""
+    database = Database(url)
+
+    async def work(connection: AsyncConnection) -> None:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+    try:
+        await in_backroom(database.write(work))
+    finally:
+        await in_backroom(database.close())
+
+
+def test_the_newest_script_is_the_version_that_is_asked_for() -> None:
+    scripts = ScriptDirectory(str(SCRIPTS))
+    assert scripts.get_heads() == [HEAD]
+    assert len(scripts.get_bases()) == 1
+
+
+async def test_the_scripts_make_the_tables_that_the_code_uses(ledger: Ledger) -> None:
+    def differences(connection: Connection) -> list[object]:
+        options = {"compare_type": True, "version_table": VERSION_TABLE}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+    def indexes(connection: Connection) -> dict[str, bool]:
+        return {str(one["name"]): bool(one["unique"]) for one in inspect(connection).get_indexes("kling_purchases")}
+
+    async def both(connection: AsyncConnection) -> tuple[list[object], dict[str, bool]]:
+        return await connection.run_sync(differences), await connection.run_sync(indexes)
+
+    found, there = await in_backroom(ledger.db.read(both))
+    assert found == []
+    assert there["kling_purchases_live"] is True
+    assert there["kling_purchases_task"] is True
+
+
+async def test_what_the_index_calls_live_is_what_the_code_does(ledger: Ledger) -> None:
+    # The script says it in words of its own, as it may never change.
+    from prefect_kling.ledger.schema import purchases
+
+    (live,) = [index for index in purchases.indexes if index.name == "kling_purchases_live"]
+    script = (SCRIPTS / "versions" / "first_0001.py").read_text("utf-8")
+    assert str(live.dialect_options["sqlite"]["where"]) in script
+
+
+async def test_a_ledger_is_made_once_and_found_again(ledger_url: str, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    async with await Ledger.open(ledger_url, answers=answers) as first:
+        account = await first.account_id(Account("https://gateway.example.com"))
+    async with await Ledger.open(ledger_url, answers=answers) as second:
+        assert second.id == first.id
+        assert await second.account_id(Account("https://gateway.example.com")) == account
+    assert len(first.id) == 32
+
+
+async def test_a_newer_ledger_is_refused_in_words(ledger_url: str, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    await (await Ledger.open(ledger_url, answers=answers)).close()
+    await run(ledger_url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(LedgerUnavailable, match="newer version of prefect-kling") as caught:
+        await Ledger.open(ledger_url, answers=answers)
+    assert "9999" in str(caught.value)
+    assert HEAD in str(caught.value)
+    await run(ledger_url, f"UPDATE {VERSION_TABLE} SET version_num = '{HEAD}'")
+    await (await Ledger.open(ledger_url, answers=answers)).close()
+
+
+LATER = '''"""A later version."""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade():
+    op.add_column("kling_accounts", sa.Column("note", sa.String(16), nullable=True))
+    op.execute("UPDATE kling_accounts SET note = 'moved'")
+'''
+
+
+async def test_an_older_ledger_is_brought_up_to_date_and_keeps_what_it_has(
+    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = tmp_path / "answers.jsonl"
+    async with await Ledger.open(ledger_url, answers=answers) as old:
+        await old.account_id(Account("https://gateway.example.com"))
+    later = tmp_path / "migrations"
+    shutil.copytree(SCRIPTS, later, ignore=shutil.ignore_patterns("__pycache__"))
+    (later / "versions" / "second_0002.py").write_text(LATER)
+    monkeypatch.setattr(upgrade, "SCRIPTS", later)
+    monkeypatch.setattr(upgrade, "HEAD", "0002")
+    database = Database(ledger_url)
+
+    async def notes(connection: AsyncConnection) -> list[str]:
+        return list((await connection.execute(text("SELECT note FROM kling_accounts"))).scalars())
+
+    try:
+        assert await in_backroom(up_to_date(database)) == old.id
+        assert await in_backroom(database.read(notes)) == ["moved"]
+    finally:
+        await in_backroom(database.close())
+
+
+async def test_two_that_make_it_at_once_make_one(ledger_url: str, tmp_path: Path) -> None:
+    found = await asyncio.gather(*(Ledger.open(ledger_url, answers=tmp_path / "a.jsonl") for _ in range(4)))
+    assert len({ledger.id for ledger in found}) == 1
+    for ledger in found:
+        await ledger.close()
+
+
+OPENS = """
+import asyncio, sys
+from pathlib import Path
+from prefect_kling.ledger.ledger import Ledger
+
+async def main():
+    input()
+    async with await Ledger.open(sys.argv[1], answers=Path(sys.argv[2])) as ledger:
+        print(ledger.id)
+
+asyncio.run(main())
+"""
+
+
+async def test_processes_that_make_it_at_once_make_one(ledger_url: str, tmp_path: Path) -> None:
+    arguments = (sys.executable, "-c", OPENS, ledger_url, str(tmp_path / "a.jsonl"))
+    pipe = asyncio.subprocess.PIPE
+    processes = [await asyncio.create_subprocess_exec(*arguments, stdin=pipe, stdout=pipe) for _ in range(2)]
+    said = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
+    assert [process.returncode for process in processes] == [0, 0]
+    assert len({out for out, _ in said}) == 1

@@ -455,7 +455,6 @@ class Ledger:
         Returns:
             How many; 0 means that nothing is free now that was not free before.
         """
-        replayed = await self.replay()
         account_id = await self.account_id(account)
 
         async def dead(connection: AsyncConnection) -> list[Purchase]:
@@ -472,13 +471,16 @@ class Ledger:
             await self.lock(connection, account_id)
             return await holds.drop_dead(connection, self.db, account_id)
 
-        found = await in_backroom(self.db.read(dead))
+        found, ended = await in_backroom(self.db.read(dead)), 0
+        # Not before: only of somebody who is gone is the last answer known to be in the journal.
+        replayed = await self.replay()
         for purchase in found:
             if purchase.state is State.RESERVED:
-                await self.happened(purchase, Event.GIVEN_UP, reason="its sender is gone")
+                now = await self.happened(purchase, Event.GIVEN_UP, reason="its sender is gone")
             else:
-                await self.happened(purchase, Event.LEASE_ENDED, reason="its sender is gone and left no answer")
-        return replayed + len(found) + await in_backroom(self.db.write(drop))
+                now = await self.happened(purchase, Event.LEASE_ENDED, reason="its sender is gone and left no answer")
+            ended += now.state in (State.RELEASED, State.UNCERTAIN)
+        return replayed + ended + await in_backroom(self.db.write(drop))
 
     # Money.
 

@@ -11,6 +11,10 @@ import pytest
 
 from benchmarks.buyer_process import DONE, SIX_SHOTS
 from benchmarks.chaos import chaos, scene
+from prefect_kling.ledger.answers import Answer
+from prefect_kling.ledger.ledger import Ledger
+from prefect_kling.ledger.money import Limits
+from prefect_kling.ledger.purchases import Account, Order
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 from prefect_kling.simulator.config import SimulatorConfig
@@ -81,3 +85,23 @@ async def test_a_sender_that_is_killed_at_the_gateways_door_leaves_an_uncertain_
         assert await buyer.ended == DONE
         assert await there.problems() == []
         assert service.creates.total() == 1
+
+
+async def test_an_answer_that_a_sender_leaves_with_its_last_breath_is_found(
+    ledger_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = Account("https://gateway.example.com/api/v1")
+    async with await Ledger.open(ledger_url, answers=tmp_path / "answers.jsonl") as ledger:
+        order = Order("main", "k1:abc#1", {"prompt": "A fox"}, "kling-v3-omni", 3, 189_900)
+        reserved = await ledger.reserve(account, order, Limits())
+        assert reserved.purchase is not None
+        row = await ledger.happened(reserved.purchase, Event.SEND)
+
+        def dies_now(owner: str) -> bool:
+            ledger.journal.append(Answer(ledger.id, row.token, "task-1"))
+            return True
+
+        monkeypatch.setattr("prefect_kling.ledger.ledger.is_surely_gone", dies_now)
+        assert await ledger.reclaim(account) == 1
+        row = await ledger.get(row.id)
+        assert (row.state, row.task_id) == (State.SUBMITTED, "task-1")

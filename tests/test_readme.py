@@ -59,6 +59,7 @@ def test_its_blocks_can_be_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.settings() == names["studio"].settings()
 
 
+@pytest.mark.timeout(300)
 async def test_its_commands_run(server_environment: dict[str, str], simulator: Running, tmp_path: Path) -> None:
     """All but `make test`, which is what runs this, and `make film`, which is one of the others in a fresh `.venv`."""
     folder = tmp_path / "clone"

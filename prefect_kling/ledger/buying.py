@@ -284,7 +284,7 @@ def outcome_of(purchase: Purchase) -> Purchase:
 def uncertain(purchase: Purchase) -> PurchaseUncertain:
     """What an operator has to know about an uncertain purchase, and both commands that settle it."""
     at = f" at {purchase.sent_at:%Y-%m-%d %H:%M:%S} UTC" if purchase.sent_at else ""
-    why = f" ({purchase.reason})" if purchase.reason else ""
+    why = f" ({purchase.reason.rstrip('.')})" if purchase.reason else ""
     return PurchaseUncertain(
         f"The answer to the purchase of {purchase.named}{at} was lost{why}. Asked for: {purchase.order.described}; "
         "that may have been spent. It is not bought again by itself. Look at the account's tasks around that time, "
@@ -295,7 +295,7 @@ def uncertain(purchase: Purchase) -> PurchaseUncertain:
 
 def lost(purchase: Purchase) -> TaskNotFound:
     """What an operator has to know about a result that is gone."""
-    why = f" ({purchase.reason})" if purchase.reason else ""
+    why = f" ({purchase.reason.rstrip('.')})" if purchase.reason else ""
     again = f"--retake {purchase.order.shot}" if purchase.order.shot else "another edition"
     return TaskNotFound(
         f"The clip of {purchase.named} is lost: task {purchase.task_id} was paid for, and the gateway no longer has "

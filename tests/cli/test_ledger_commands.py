@@ -179,6 +179,7 @@ def with_lost_answer(shot: str) -> Purchase:
     assert f"ledger resolve {found.short} --never-created" in str(told.value)
     assert "kling-v3-omni, 3 s" in str(told.value)
     assert "0.1899 USD" in str(told.value)
+    assert ".)" not in str(told.value)
     return found
 
 

@@ -69,6 +69,12 @@ class _Queue:
     moved: float = 0.0
     closed: dict[str, tuple[float, KlingError]] = field(default_factory=dict)
 
+    def refuse(self, run: str, joined: float) -> None:
+        """Raises why the gateway stopped selling to a run, where that was after somebody joined the line."""
+        at, why = self.closed.get(run, (0.0, None))
+        if why is not None and at >= joined:
+            raise why
+
 
 _queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Account], _Queue]] = WeakKeyDictionary()
 
@@ -128,7 +134,12 @@ class Buyer:
         while True:
             purchase, mine = await self._reserved(order)
             if mine:
-                return await self._sent(purchase, request)
+                try:
+                    return await self._sent(purchase, request)
+                except PurchaseUncertain:
+                    if not again:
+                        raise
+                    continue  # to find the row as whoever comes later finds it
             match purchase.state:
                 case State.RESERVED | State.SENDING:
                     await self._wait_for_owner(purchase)
@@ -149,12 +160,12 @@ class Buyer:
         async with queue.turn:
             looked, said = self.clock(), False
             while True:
-                at, why = queue.closed.get(order.run, (0.0, None))
-                if why is not None and at >= joined:
-                    raise why
+                queue.refuse(order.run, joined)
                 reserved = await self.ledger.reserve(self.account, order, self.limits)
                 if reserved.purchase is not None:
                     queue.moved = self.clock()
+                    if reserved.mine:
+                        await self._sells_still(reserved.purchase, queue, joined)
                     return reserved.purchase, reserved.mine
                 now = self.clock()
                 if now - max(queue.moved, joined) > self.max_wait:
@@ -170,6 +181,14 @@ class Buyer:
                     looked = now
                     await self._make_room()
                 await self.sleep(0.1 + 0.2 * self.rand())
+
+    async def _sells_still(self, purchase: Purchase, queue: _Queue, joined: float) -> None:
+        """Gives a reservation up that got the slot of a purchase whose refusal holds for it too."""
+        try:
+            queue.refuse(purchase.order.run, joined)
+        except KlingError:
+            await self.ledger.happened(purchase, Event.GIVEN_UP, reason="the gateway has stopped selling")
+            raise
 
     async def _make_room(self) -> None:
         await self.ledger.reclaim(self.account)
@@ -192,11 +211,11 @@ class Buyer:
 
     async def _sent(self, purchase: Purchase, request: OmniVideoRequest) -> Purchase:
         """Sends our reserved row until there is an outcome. Repeats only what surely bought nothing."""
-        begun, attempt = self.clock(), 0
+        begun, attempt, queue = self.clock(), 0, self._queue()
         try:
             while True:
                 attempt += 1
-                purchase, trouble = await in_backroom(self._post(purchase, request))
+                purchase, trouble = await in_backroom(self._post(purchase, request, queue))
                 if purchase.state is not State.RESERVED:
                     break
                 delay = max(backoff(attempt, self.rand), getattr(trouble, "retry_after", None) or 0.0)
@@ -207,8 +226,6 @@ class Buyer:
             if purchase.state is State.RESERVED:
                 await self.ledger.happened(purchase, Event.GIVEN_UP, reason="its sender stopped before sending it")
         if trouble is not None and purchase.state is State.REFUSED:
-            if isinstance(trouble, STOPS_SELLING):
-                self._queue().closed[purchase.order.run] = (self.clock(), trouble)
             raise trouble
         if purchase.state is State.RELEASED:
             raise GatewayUnavailable(f"{purchase.named} was not bought: its reservation ran out before it was sent")
@@ -217,7 +234,9 @@ class Buyer:
     def _gives_up(self, trouble: KlingError, attempt: int, waited: float) -> bool:
         return waited > self.max_wait if isinstance(trouble, RateLimited) else attempt >= NOT_SENT_TRIES
 
-    async def _post(self, purchase: Purchase, request: OmniVideoRequest) -> tuple[Purchase, KlingError | None]:
+    async def _post(
+        self, purchase: Purchase, request: OmniVideoRequest, queue: _Queue
+    ) -> tuple[Purchase, KlingError | None]:
         """One POST with the commits around it. Runs in the back room, to its end.
 
         Returns:
@@ -237,6 +256,8 @@ class Buyer:
             except PurchaseUncertain as error:
                 return await self._end(purchase, Event.ANSWER_LOST, error), error
             except KlingError as error:
+                if isinstance(error, STOPS_SELLING):  # before its slot is free for the next in the line
+                    queue.closed[purchase.order.run] = (self.clock(), error)
                 return await self._end(purchase, Event.REFUSED, error), error
             except BaseException as error:
                 # Not foreseen, so nobody knows what it means for the POST.

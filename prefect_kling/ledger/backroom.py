@@ -13,14 +13,15 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-__all__ = ["DRAIN_SECONDS", "backroom", "in_backroom"]
+__all__ = ["DRAIN_SECONDS", "backroom", "close_at_end", "closed", "in_backroom"]
 
 T = TypeVar("T")
+Close = Callable[[], Coroutine[Any, Any, None]]
 
 DRAIN_SECONDS: Final = 90.0
 """At the interpreter's end, open work is waited for so long: more than a POST and its commit may take."""
@@ -33,6 +34,7 @@ class _Room:
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
         self.open = 0
+        self.closing: set[Close] = set()
         # A daemon, as an idle thread must not keep the interpreter; `drain` waits for one that is not idle.
         self.thread = threading.Thread(target=self._work, name="kling-ledger", daemon=True)
         self.thread.start()
@@ -56,6 +58,7 @@ class _Room:
     async def _idle(self) -> None:
         while self.open:  # noqa: ASYNC110 - once, at the end of a process
             await asyncio.sleep(0.01)
+        await asyncio.gather(*(close() for close in self.closing), return_exceptions=True)
 
     def drain(self) -> None:
         if self.pid != os.getpid():
@@ -90,6 +93,16 @@ def _the_room() -> _Room:
         return _room
 
 
+def close_at_end(close: Close) -> None:
+    """Has this called in the back room when the interpreter ends, after all work."""
+    _the_room().closing.add(close)
+
+
+def closed(close: Close) -> None:
+    """Takes back `close_at_end`."""
+    _the_room().closing.discard(close)
+
+
 def _at_end(room: _Room) -> None:
     # `atexit` comes after the end of the executors that work in the room may need.
     register = getattr(threading, "_register_atexit", atexit.register)
@@ -117,7 +130,11 @@ async def in_backroom(work: Coroutine[Any, Any, T]) -> T:
     Raises:
         asyncio.CancelledError: the caller was cancelled meanwhile; the work has ended all the same.
     """
-    room, loop = _the_room(), asyncio.get_running_loop()
+    try:
+        room, loop = _the_room(), asyncio.get_running_loop()
+    except RuntimeError:  # awaited by nobody: a coroutine that is thrown away after its loop
+        work.close()
+        raise
     if loop is room.loop:
         return await work
     future, ended = room.start(work), asyncio.Event()

@@ -26,7 +26,7 @@ from prefect_kling.clips import Clip
 from prefect_kling.gateway.errors import BudgetExceeded
 from prefect_kling.ledger import holds
 from prefect_kling.ledger.answers import Journal
-from prefect_kling.ledger.backroom import in_backroom
+from prefect_kling.ledger.backroom import close_at_end, closed, in_backroom
 from prefect_kling.ledger.database import PATIENCE, Database
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.money import Limits, Spent, periods, refusal
@@ -90,10 +90,12 @@ class Ledger:
         async def opened() -> Self:
             db = Database(url, ahead=ahead)
             try:
-                return cls(db, Journal(answers), await up_to_date(db))
+                ledger = cls(db, Journal(answers), await up_to_date(db))
             except BaseException:
                 await db.close()
                 raise
+            close_at_end(db.close)
+            return ledger
 
         return await in_backroom(opened())
 
@@ -105,6 +107,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Closes its connections."""
+        closed(self.db.close)
         await in_backroom(self.db.close())
 
     async def account_id(self, account: Account) -> int:

@@ -17,7 +17,7 @@ from sqlalchemy import func
 from prefect_kling.clips import RESULT_LIFE, RESULT_MARGIN, Clip, ClipStorage, file_name
 from prefect_kling.gateway.answers import Task
 from prefect_kling.gateway.client import KlingClient, backoff
-from prefect_kling.gateway.errors import GatewayUnavailable, GenerationFailed, InvalidMedia, TaskNotFound
+from prefect_kling.gateway.errors import GatewayUnavailable, GenerationFailed, InvalidMedia, KlingError, TaskNotFound
 from prefect_kling.gateway.results import Fetched, fetch
 from prefect_kling.gateway.waiting import NOT_FOUND_IS_BELIEVED_AFTER, failure_of, wait_for
 from prefect_kling.ledger.buying import lost, outcome_of
@@ -143,8 +143,13 @@ class Keeper:
         found = await self.ledger.of_account(
             self.account, purchases.c.state == str(State.SUBMITTED), quiet, limit=MOST_STRAYS
         )
-        ended = [await self.look(purchase) for purchase in found]
-        return len([purchase for purchase in ended if purchase.state is not State.SUBMITTED])
+        ended = 0
+        for purchase in found:
+            try:
+                ended += (await self.look(purchase)).state is not State.SUBMITTED
+            except KlingError as error:  # whoever waits for a slot is not the one to be told
+                self.logger.warning("No news of %s: %s", purchase.named, error)
+        return ended
 
     async def keep(self, purchase: Purchase, *, again: bool = False) -> Purchase:
         """Brings a completed purchase's clip into storage: whole, measured, probed, and synced before the row says so.
@@ -168,9 +173,12 @@ class Keeper:
             raise TypeError("a Keeper without storage keeps nothing")
         if not (again and purchase.state is State.LOST):
             outcome_of(purchase)
-        if purchase.clip is not None and purchase.state is State.STORED:
+        if purchase.clip is not None:
             if await self.storage.size(purchase.clip.path) == purchase.clip.bytes:
-                return purchase
+                if purchase.state is State.STORED:
+                    return purchase
+                # It is back where it was, as a disk is that was away for a while.
+                return await self.ledger.happened(purchase, Event.DOWNLOADED, clip=purchase.clip)
             self.logger.warning("%s is not there as it was stored; it is fetched again", purchase.clip.path)
         async with self.storage.incoming() as incoming:
             file = incoming / "clip.mp4"

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import hashlib
+import logging
 import random
 import secrets
 import signal
@@ -56,8 +57,13 @@ FAULTS: Final = (
 GENERATION_SECONDS: Final = 0.3
 ARRIVAL: Final = timedelta(seconds=1)
 """A POST whose sender was killed may still be on its way into the simulator for so long."""
-FINISHING_SECONDS: Final = 120.0
-HUNG_SECONDS: Final = 6.0
+MOST_OPEN: Final = 4
+MEAN_LIFE: Final = 0.6
+LONGEST_LIFE: Final = 3.0
+FINISHING_SECONDS: Final = 180.0
+LONGEST_TURN: Final = 30.0
+HUNG: Final = timedelta(seconds=2)
+"""A sender that has had no answer for so long is killed also when the kills are over: none will come."""
 NEW: Final = 0.1
 """How often another board is begun although one is open."""
 LANES: Final = 2
@@ -366,7 +372,7 @@ class _Chaos:
     def _edition(self, chance: random.Random) -> str:
         """A board that can be gone on with; a new one where there is none, and now and then."""
         free = [edition for edition in self.open if edition not in self.blocked]
-        if free and chance.random() > NEW:
+        if free and (chance.random() > NEW or len(self.open) >= MOST_OPEN):
             return chance.choice(free)
         self.report.editions += 1
         self.open.append(f"edition-{self.report.editions}")
@@ -383,7 +389,7 @@ class _Chaos:
         if chance is not None:
             await self._moment(buyer, chance)
         else:
-            await asyncio.wait([buyer.ended], timeout=HUNG_SECONDS)  # for an answer, perhaps
+            await self._end(buyer)
         status = await buyer.kill()
         if status == -signal.SIGKILL:
             self.report.kills += 1
@@ -405,15 +411,25 @@ class _Chaos:
         Most of a buyer's life is waiting; what it does at the gateway's door is over in milliseconds.
         """
         service = self.scene.gateway.service
-        sign = chance.choice(("none", "posts", "downloads"))
+        sign = chance.choice(("none", "none", "posts", "posts", "downloads"))
         wanted = service.counts[sign] + chance.randint(1, 3)
-        deadline = time.monotonic() + chance.uniform(0.0, 0.6) + (0.0 if sign == "none" else 0.2)
-        pause = chance.random() ** 2 * (0.25 if sign == "downloads" else 0.05)
+        deadline = time.monotonic() + min(chance.expovariate(1 / MEAN_LIFE), LONGEST_LIFE)
+        pause = chance.random() ** 2 * (0.4 if sign == "downloads" else 0.05)
         while time.monotonic() < deadline and not buyer.ended.done():
             if sign != "none" and service.counts[sign] >= wanted:
                 await asyncio.sleep(pause)
                 return
             await asyncio.sleep(0.002)
+
+    async def _end(self, buyer: Buyer) -> None:
+        """Returns when a buyer has ended, or waits for an answer that does not come."""
+        deadline = time.monotonic() + LONGEST_TURN
+        while not buyer.ended.done() and time.monotonic() < deadline:
+            await asyncio.wait([buyer.ended], timeout=0.5)
+            now = await self.scene.desk.ledger.time()
+            for row in await self.scene.rows(purchases.c.state == str(State.SENDING)):
+                if f"|{buyer.pid}|" in row.owner and row.sent_at is not None and now - row.sent_at > HUNG:
+                    return
 
     async def _look(self, edition: str, buyer: Buyer) -> None:
         """Counts what the kill hit, before anybody mends it."""
@@ -468,6 +484,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=None, help="a folder to work in, which is left as it is")
     asked = parser.parse_args()
     seed = random.randrange(2**31) if asked.seed is None else asked.seed
+    # The simulator tells of every caller that hangs up on it.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     print(f"seed {seed}, {asked.kills} kills, {asked.database}", file=sys.stderr, flush=True)
     with ExitStack() as stack:
         folder = asked.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kling-chaos-")))

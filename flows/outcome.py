@@ -13,9 +13,21 @@ from prefect_kling.gateway.errors import KlingError, PurchaseUncertain
 from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.tasks.results import Film
 
-__all__ = ["Rendering", "ShotOutcome"]
+__all__ = ["Rendering", "ShotOutcome", "TakeOutcome", "said_of", "usd_of"]
 
 MOST_NAMED = 10
+
+
+class TakeOutcome(BaseModel):
+    """What became of a take that the film does not use: its clip, or the class and message of what went wrong."""
+
+    model_config = ConfigDict(frozen=True)
+
+    take: int
+    usd: Decimal = Decimal(0)
+    clip: Clip | None = None
+    error_type: str | None = None
+    error: str | None = None
 
 
 class ShotOutcome(BaseModel):
@@ -30,6 +42,8 @@ class ShotOutcome(BaseModel):
         clip: where it was stored.
         error: class and message of what went wrong.
         blocked_by: the shots without a clip that it needed.
+        take: which one the film uses.
+        further: the other takes that were wanted; their failures do not stop the film.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -42,21 +56,24 @@ class ShotOutcome(BaseModel):
     error_type: str | None = None
     error: str | None = None
     blocked_by: tuple[str, ...] = ()
+    take: int = 1
+    further: tuple[TakeOutcome, ...] = ()
 
     @classmethod
-    def stored(cls, shot: str, clip: Clip, bought: Purchase | None, *, kept: bool) -> Self:
+    def stored(cls, shot: str, clip: Clip, bought: Purchase | None, *, kept: bool, take: int) -> Self:
         """A shot whose clip is in storage; `bought` is this run's purchase of it, if there is one."""
-        return cls(id=shot, status="kept" if kept else "stored", clip=clip, usd=_usd(bought), task_id=clip.task_id)
+        status = "kept" if kept else "stored"
+        return cls(id=shot, status=status, clip=clip, usd=usd_of(bought), task_id=clip.task_id, take=take)
 
     @classmethod
     def failed(cls, shot: str, error: Exception, bought: Purchase | None) -> Self:
         """A shot that went wrong; `bought` is this run's purchase that still counts, if there is one."""
-        message = (str(error) if isinstance(error, KlingError) else f"{type(error).__name__}: {error}").rstrip(".")
+        message = said_of(error)
         task_id = bought.task_id if bought is not None else None
         if task_id is not None and task_id not in message:
             message += f" (bought as task {task_id})"
         kind = type(error).__name__
-        return cls(id=shot, status="failed", usd=_usd(bought), task_id=task_id, error_type=kind, error=message)
+        return cls(id=shot, status="failed", usd=usd_of(bought), task_id=task_id, error_type=kind, error=message)
 
     @classmethod
     def blocked(cls, shot: str, by: Sequence[str]) -> Self:
@@ -78,12 +95,19 @@ class Rendering(BaseModel):
     @property
     def usd(self) -> Decimal:
         """What this run bought, at the most that it can cost."""
-        return sum((shot.usd for shot in self.shots), Decimal(0))
+        takes = [shot.usd for shot in self.shots] + [take.usd for shot in self.shots for take in shot.further]
+        return sum(takes, Decimal(0))
 
     @property
     def failures(self) -> tuple[ShotOutcome, ...]:
         """The shots that went wrong themselves; those they blocked are not among them."""
         return tuple(shot for shot in self.shots if shot.status == "failed")
+
+    def _further(self) -> str:
+        failed = [
+            f"{shot.id} take {take.take}: {take.error}" for shot in self.shots for take in shot.further if take.error
+        ]
+        return f"; without further takes: {'; '.join(failed)}" if failed else ""
 
     def sentence(self) -> str:
         """One line for a run's final state."""
@@ -91,7 +115,7 @@ class Rendering(BaseModel):
             clips = len([shot for shot in self.shots if shot.clip])
             kept = len([shot for shot in self.shots if shot.status == "kept"])
             again = f" ({kept} were there already)" if kept else ""
-            return f"{clips} clips{again}, {self.film.seconds:.1f} s, {self.usd:.2f} USD"
+            return f"{clips} clips{again}, {self.film.seconds:.1f} s, {self.usd:.2f} USD{self._further()}"
         if self.error is not None and not self.failures:
             return f"all {len(self.shots)} shots are stored ({self.usd:.2f} USD), but not joined: {self.error}"
         kept = len([shot for shot in self.shots if shot.clip])
@@ -100,6 +124,11 @@ class Rendering(BaseModel):
             f"{_reasons(self.failures)}. "
             f"{_what_to_do(self.failures)}"
         )
+
+
+def said_of(error: Exception) -> str:
+    """An error in one sentence without its full stop, with its class where it is none of ours."""
+    return (str(error) if isinstance(error, KlingError) else f"{type(error).__name__}: {error}").rstrip(".")
 
 
 def _reasons(failures: Sequence[ShotOutcome]) -> str:
@@ -121,5 +150,6 @@ def _what_to_do(failures: Sequence[ShotOutcome]) -> str:
     return "Mend what is named and run again: what is kept is used again and costs nothing."
 
 
-def _usd(bought: Purchase | None) -> Decimal:
+def usd_of(bought: Purchase | None) -> Decimal:
+    """What a purchase counts, in USD."""
     return Decimal(0) if bought is None else Decimal(bought.counted) / 1_000_000

@@ -58,7 +58,7 @@ class Prepared:
     @property
     def micro_usd(self) -> int:
         """The most that rendering it will cost."""
-        return sum(standing.micro_usd for standing in self.standings.values() if standing.is_to_buy)
+        return sum(standing.micro_usd for standing in self.standings.values())
 
     def reuse(self) -> str | None:
         """That, and what, this run uses again; None where it uses nothing."""

@@ -16,9 +16,10 @@ from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip
-from prefect_kling.flows.outcome import Rendering, ShotOutcome
+from prefect_kling.flows.outcome import Rendering, ShotOutcome, TakeOutcome, said_of, usd_of
 from prefect_kling.flows.preparing import Prepared
 from prefect_kling.flows.progress import tell
+from prefect_kling.flows.standing import further_takes
 from prefect_kling.gateway.addresses import is_loopback_url
 from prefect_kling.gateway.errors import AuthenticationFailed, InsufficientCredits, KlingError, LedgerUnavailable
 from prefect_kling.ledger.holds import HOLD_SECONDS, Hold
@@ -75,7 +76,7 @@ async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
 
 
 class _Run:
-    """One run's state: who waits for whom, what is hosted already, what is on whose bill, and whether buying goes on."""
+    """One run's state: who waits for whom, what is hosted and billed already, and whether buying goes on."""
 
     def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
         self.prepared, self.studio = prepared, studio
@@ -84,7 +85,8 @@ class _Run:
         self.till_closed: KlingError | None = None
         self.running: dict[str, asyncio.Task[ShotOutcome]] = {}
         self.hosted: dict[tuple[str, str], asyncio.Task[Hosted]] = {}
-        self.billed: dict[int, str] = {}
+        self.further: dict[str, list[asyncio.Task[TakeOutcome]]] = {}
+        self.billed: dict[int, tuple[str, int]] = {}
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
@@ -92,10 +94,11 @@ class _Run:
         ledger, account = self.desk.ledger, self.desk.account
         hold = Hold(self.reckoner.edition, self.prepared.document.digest, self.reckoner.run)
         wanted = {
-            (shot, standing.take): standing.micro_usd
+            (shot, take): micro
             for shot, standing in self.prepared.standings.items()
             # A retake is admitted by itself, when it is bought.
-            if standing.is_to_buy and standing.micro_usd and shot not in self.reckoner.retakes
+            if shot not in self.reckoner.retakes
+            for take, micro in standing.to_buy.items()
         }
         await ledger.admit(account, hold, wanted, self.prepared.limits)
         renewing = asyncio.create_task(_renewing(lambda: ledger.renew_hold(account, hold)))
@@ -114,9 +117,14 @@ class _Run:
         for shot in self.plan.order:
             self.running[shot.id] = asyncio.create_task(self._shoot(shot))
         try:
-            return await asyncio.gather(*(self.running[shot.id] for shot in self.plan.shots))
+            outcomes = await asyncio.gather(*(self.running[shot.id] for shot in self.plan.shots))
+            for number, found in enumerate(outcomes):
+                further = await asyncio.gather(*self.further.get(found.id, ()))
+                outcomes[number] = found.model_copy(update={"further": tuple(further)})
+            return outcomes
         finally:
-            left = [*self.running.values(), *self.hosted.values()]
+            others = [task for tasks in self.further.values() for task in tasks]
+            left = [*self.running.values(), *self.hosted.values(), *others]
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)
@@ -139,43 +147,60 @@ class _Run:
             # The same text in another object: Prefect would draw an arrow from the clip to whatever holds its own.
             facts = {need: (bytes.fromhex(clip.sha256).hex(), clip.seconds) for need, clip in clips.items()}
             order = await self.reckoner.order(shot, facts)
+            self.further[shot.id] = [
+                asyncio.create_task(self._further(shot, other, clips)) for other in further_takes(order, shot.takes)
+            ]
             clip, kept = await self._take(shot, order, clips)
         except Exception as error:  # noqa: BLE001 - a shot's failure must not cancel its siblings; it is in the outcome
             outcome = ShotOutcome.failed(shot.id, error, await self._bought(order))
             get_run_logger().error("%s failed: %s", shot.id, outcome.error)
             tell(shot.id, "failed", outcome.error or "")
             return outcome
-        outcome = ShotOutcome.stored(shot.id, clip, await self._bought(order), kept=kept)
+        outcome = ShotOutcome.stored(shot.id, clip, await self._bought(order), kept=kept, take=order.take)
         if not kept:
             tell(shot.id, "stored", f"{clip.seconds:.2f} s, {outcome.usd:.2f} USD")
         return outcome
 
-    async def _take(self, shot: PlannedShot, order: Order, clips: Mapping[str, Clip]) -> tuple[Clip, bool]:
-        """The shot's clip, and whether it was there already."""
+    async def _further(self, shot: PlannedShot, order: Order, clips: Mapping[str, Clip]) -> TakeOutcome:
+        """A take that the film does not use; nothing waits for it, and nothing fails with it."""
+        try:
+            clip, _ = await self._take(shot, order, clips, f"{shot.id} take {order.take}")
+        except Exception as error:  # noqa: BLE001 - as above
+            get_run_logger().error("%s take %d failed: %s", shot.id, order.take, said_of(error))
+            bought = usd_of(await self._bought(order))
+            kind = type(error).__name__
+            return TakeOutcome(take=order.take, usd=bought, error_type=kind, error=said_of(error))
+        return TakeOutcome(take=order.take, usd=usd_of(await self._bought(order)), clip=clip)
+
+    async def _take(
+        self, shot: PlannedShot, order: Order, clips: Mapping[str, Clip], name: str | None = None
+    ) -> tuple[Clip, bool]:
+        """A take's clip, and whether it was there already; its tasks are called after the shot, or `name`."""
+        name = name or shot.id
         found = await self._live(order)
         if found is not None and found.state is State.STORED:
-            tell(shot.id, "kept", f"bought {found.created_at:%Y-%m-%d}")
+            tell(name, "kept", f"bought {found.created_at:%Y-%m-%d}")
             kept = Generated(purchase=found.id, task_id=str(found.task_id))
-            return await _named(download_video, f"{shot.id} · kept")(kept, self.studio), True
+            return await _named(download_video, f"{name} · kept")(kept, self.studio), True
         if found is not None and found.state in (State.SUBMITTED, State.COMPLETED):
             submitted = Submitted(purchase=found.id, task_id=str(found.task_id))
         else:
-            submitted = await self._buy(shot, order, clips)
-        tell(shot.id, "generating", f"task {submitted.task_id}")
-        generated = await _named(wait_for_video, f"{shot.id} · generate")(submitted, self.studio)
-        tell(shot.id, "downloading")
-        return await _named(download_video, f"{shot.id} · download")(generated, self.studio), False
+            submitted = await self._buy(shot, order, clips, name)
+        tell(name, "generating", f"task {submitted.task_id}")
+        generated = await _named(wait_for_video, f"{name} · generate")(submitted, self.studio)
+        tell(name, "downloading")
+        return await _named(download_video, f"{name} · download")(generated, self.studio), False
 
-    async def _buy(self, shot: PlannedShot, order: Order, clips: Mapping[str, Clip]) -> Submitted:
+    async def _buy(self, shot: PlannedShot, order: Order, clips: Mapping[str, Clip], name: str) -> Submitted:
         if self.till_closed is not None:
             raise self.till_closed
         sources = [await self._source(entry, clips) for entry in shot.inputs]
         request = shot.filled(
             {entry.place: url for entry, (url, _) in zip(shot.inputs, sources, strict=True)}, loopback=self.loopback
         )
-        tell(shot.id, "buying", shown(order.micro_usd))
+        tell(name, "buying", shown(order.micro_usd))
         try:
-            return await _named(create_video, f"{shot.id} · create")(
+            return await _named(create_video, f"{name} · create")(
                 request.body(),
                 self.studio,
                 order=order,
@@ -195,7 +220,8 @@ class _Run:
         found = None if order is None else await self._live(order)
         if order is None or found is None or found.order.run != self.reckoner.run:
             return None
-        return found if self.billed.setdefault(found.id, order.shot) == order.shot else None
+        this = (order.shot, order.take)
+        return found if self.billed.setdefault(found.id, this) == this else None
 
     async def _source(self, entry: Input, clips: Mapping[str, Clip]) -> tuple[str, Any]:
         """The URL of an input, and the task result that it comes from, if any."""

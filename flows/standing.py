@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 import fsspec
@@ -26,7 +26,7 @@ from prefect_kling.storyboard.document import slug
 from prefect_kling.storyboard.plan import Plan, PlannedShot
 from prefect_kling.storyboard.reader import Document
 
-__all__ = ["Reckoner", "Standing", "Status", "standings"]
+__all__ = ["Reckoner", "Standing", "Status", "further_takes", "standings"]
 
 Status = Literal["kept", "running", "new", "stale", "uncertain", "lost"]
 
@@ -52,8 +52,8 @@ class Standing:
         shares: an earlier shot of the plan that is the same purchase.
         key: of the purchase, where it is known yet.
         purchase: its live row.
-        take: which take is wanted.
-        micro_usd: the most that is still to be paid for it.
+        take: which take the film uses.
+        to_buy: the most that each take costs that a run would buy, in micro-dollars by its number.
     """
 
     status: Status
@@ -62,17 +62,12 @@ class Standing:
     key: str | None = None
     purchase: Purchase | None = None
     take: int = 1
-    micro_usd: int = 0
+    to_buy: Mapping[int, int] = field(default_factory=dict)
 
     @property
-    def is_to_buy(self) -> bool:
-        """Whether a run would buy it."""
-        return self.status in ("new", "stale")
-
-    @property
-    def pays(self) -> bool:
-        """Whether a run would pay for it; a shot that shares another's purchase costs nothing."""
-        return self.is_to_buy and self.shares is None
+    def micro_usd(self) -> int:
+        """The most that a run would pay for it; a shot that shares another's purchase costs nothing."""
+        return sum(self.to_buy.values())
 
 
 class Reckoner:
@@ -152,33 +147,45 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
     before = await _bought_before(reckoner)
     found: dict[str, Standing] = {}
     for level in _levels(reckoner.planned.order):
-        orders: dict[str, Order] = {}
+        orders: dict[str, list[Order]] = {}
         for shot in level:
             blocking = next((need for need in shot.needs if found[need].status != "kept"), None)
             if shot.id in reckoner.retakes:
-                found[shot.id] = Standing("new", micro_usd=_upper(shot))
+                found[shot.id] = Standing("new", to_buy={0: micro_usd(shot.upper_usd)})
             elif blocking is not None:
                 found[shot.id] = _through(shot, blocking, found[blocking], shot.id in before)
             else:
-                orders[shot.id] = await reckoner.order(shot, {need: _facts(found[need]) for need in shot.needs})
-        keys = [key for order in orders.values() for key in (order.key, *order.also)]
+                order = await reckoner.order(shot, {need: _facts(found[need]) for need in shot.needs})
+                orders[shot.id] = [order, *further_takes(order, shot.takes)]
+        keys = [key for takes in orders.values() for order in takes for key in (order.key, *order.also)]
         live = await reckoner.desk.ledger.find(reckoner.desk.account, reckoner.edition, keys)
-        for shot_id, order in orders.items():
-            purchase = next((live[key] for key in (order.key, *order.also) if key in live), None)
-            found[shot_id] = _standing(order, purchase)
+        for shot_id, takes in orders.items():
+            found[shot_id] = _standing(takes, live)
     return _sharing(reckoner.planned, found)
 
 
-def _standing(order: Order, purchase: Purchase | None) -> Standing:
-    if purchase is None:
-        return Standing("new", key=order.key, take=order.take, micro_usd=order.micro_usd)
-    return Standing(_STATUS[purchase.state], key=order.key, purchase=purchase, take=order.take)
+def further_takes(order: Order, takes: int) -> list[Order]:
+    """The orders of the other takes that are wanted of a shot: 1 to `takes`, but for the order's own."""
+    base = order.key.rpartition("#")[0]
+    return [
+        replace(order, take=take, key=key_of(base, take), also=()) for take in range(1, takes + 1) if take != order.take
+    ]
+
+
+def _standing(takes: list[Order], live: Mapping[str, Purchase]) -> Standing:
+    """How a shot stands, whose first order is that of the take that the film uses."""
+    bought = [next((live[key] for key in (order.key, *order.also) if key in live), None) for order in takes]
+    to_buy = {order.take: order.micro_usd for order, row in zip(takes, bought, strict=True) if row is None}
+    order, purchase = takes[0], bought[0]
+    status = "new" if purchase is None else _STATUS[purchase.state]
+    return Standing(status, key=order.key, purchase=purchase, take=order.take, to_buy=to_buy)
 
 
 def _through(shot: PlannedShot, need: str, upstream: Standing, bought_before: bool) -> Standing:
+    to_buy = dict.fromkeys(range(1, shot.takes + 1), micro_usd(shot.upper_usd))
     if not bought_before:
-        return Standing("new", micro_usd=_upper(shot))
-    return Standing("stale", through=upstream.through or need, micro_usd=_upper(shot))
+        return Standing("new", to_buy=to_buy)
+    return Standing("stale", through=upstream.through or need, to_buy=to_buy)
 
 
 def _sharing(plan: Plan, found: dict[str, Standing]) -> dict[str, Standing]:
@@ -190,7 +197,7 @@ def _sharing(plan: Plan, found: dict[str, Standing]) -> dict[str, Standing]:
         if standing.key is not None:
             first = firsts.setdefault(standing.key, shot.id)
             if first != shot.id:
-                shared[shot.id] = replace(standing, shares=first, micro_usd=0)
+                shared[shot.id] = replace(standing, shares=first, to_buy={})
     return found | shared
 
 
@@ -221,10 +228,6 @@ def _facts(standing: Standing) -> tuple[str, float]:
     clip = standing.purchase.clip if standing.purchase else None
     assert clip is not None  # noqa: S101 - what `kept` means
     return clip.sha256, clip.seconds
-
-
-def _upper(shot: PlannedShot) -> int:
-    return micro_usd(shot.upper_usd)
 
 
 def _input_seconds(shot: PlannedShot, clips: Mapping[str, tuple[str, float]]) -> float | None:

@@ -177,7 +177,11 @@ def render(
     announce(f"{rendering.title}: {len(rendering.shots)} clips{again}, {film.seconds:.1f} s of film")
     announce(f"It {cost} {rendering.usd:.2f} USD and took {time.monotonic() - begun:.0f} s")
     announce(f"Film: {out.resolve() if out else film.path}")
-    return 0
+    # The film is there; a further take may still wait for somebody's decision.
+    further = [take for shot in rendering.shots for take in shot.further if take.error]
+    for take in further:
+        announce(f"a further take, number {take.take}, is missing: {take.error}")
+    return exit_code(take.error_type for take in further if take.error_type)
 
 
 @app.command
@@ -387,6 +391,7 @@ def _plan_json(plan: Plan, standings: Mapping[str, Standing]) -> dict[str, Any]:
             "through": standings[shot.id].through,
             "shares": standings[shot.id].shares,
             "take": standings[shot.id].take,
+            "takes_to_buy": len(standings[shot.id].to_buy),
             "needs": list(shot.needs),
             "model": shot.request.model,
             "mode": shot.request.mode,
@@ -397,11 +402,11 @@ def _plan_json(plan: Plan, standings: Mapping[str, Standing]) -> dict[str, Any]:
         }
         for shot in plan.shots
     ]
-    to_buy = [shot for shot in plan.shots if standings[shot.id].pays]
+    takes = {shot.id: len(standings[shot.id].to_buy) for shot in plan.shots}
     return {
         "shots": shots,
-        "usd": float(sum(shot.usd for shot in to_buy)),
-        "usd_at_most": float(sum(shot.upper_usd for shot in to_buy)),
+        "usd": float(sum(shot.usd * takes[shot.id] for shot in plan.shots)),
+        "usd_at_most": float(sum(shot.upper_usd * takes[shot.id] for shot in plan.shots)),
     }
 
 
@@ -462,6 +467,8 @@ def _shot_json(shot: ShotOutcome) -> dict[str, Any]:
         "task_id": shot.task_id,
         "error": shot.error,
         "blocked_by": list(shot.blocked_by),
+        "take": shot.take,
+        "further_takes": [take.model_dump(mode="json") for take in shot.further],
     }
 
 

@@ -67,11 +67,11 @@ def plan_table(plan: Plan, standings: Mapping[str, Standing]) -> None:
         )
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     console.print(table)
-    to_buy = [shot for shot in plan.shots if standings[shot.id].pays]
-    usd, upper = sum(shot.usd for shot in to_buy), sum(shot.upper_usd for shot in to_buy)
+    takes = [(shot, len(standings[shot.id].to_buy)) for shot in plan.shots]
+    usd, upper = sum(shot.usd * count for shot, count in takes), sum(shot.upper_usd * count for shot, count in takes)
     most = f", at most {upper:.2f}" if upper != usd else ""
-    seconds = sum(shot.seconds for shot in to_buy)
-    console.print(f"{len(to_buy)} of {len(plan.shots)} shots to buy, {seconds} s to generate, {usd:.2f} USD{most}")
+    buying, seconds = len([1 for _, count in takes if count]), sum(shot.seconds * count for shot, count in takes)
+    console.print(f"{buying} of {len(plan.shots)} shots to buy, {seconds} s to generate, {usd:.2f} USD{most}")
     for shot in plan.shots:
         for warning in shot.warnings:
             announce(f"warning: {shot.id}: {warning}")
@@ -83,6 +83,8 @@ def _standing(standing: Standing) -> str:
         said += f" through {standing.through}"
     if standing.take != 1:
         said += f", take {standing.take}"
+    if len(standing.to_buy) > 1 or (standing.to_buy and standing.purchase is not None):
+        said += f", {len(standing.to_buy)} takes to buy"
     if standing.shares is not None:
         said += f", the same as {standing.shares}"
     if standing.status in ("uncertain", "lost") and standing.purchase is not None:

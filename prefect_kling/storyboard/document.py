@@ -166,6 +166,10 @@ class Shot(_Written):
             "and duration, or the word intelligence to let the model decide."
         ),
     )
+    takes: Annotated[int, Field(ge=1, le=20), BeforeValidator(_whole)] = Field(
+        default=1,
+        description="How many takes to buy, to choose from. The film uses the first, or the last that --retake made.",
+    )
     in_cut: bool = Field(default=True, description="Whether the film shows it; no for shots that are only a source.")
 
 

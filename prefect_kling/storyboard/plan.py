@@ -57,7 +57,7 @@ class PlannedShot:
         upper_usd: the most it can cost.
         warnings: what is odd and yet sent.
         in_cut: whether the film shows it.
-        take: which attempt of the shot this is, from 1.
+        takes: how many of it are wanted; seconds and prices are those of one.
     """
 
     id: str
@@ -69,7 +69,7 @@ class PlannedShot:
     upper_usd: Decimal
     warnings: tuple[str, ...]
     in_cut: bool
-    take: int = 1
+    takes: int = 1
 
     def filled(self, urls: Mapping[Place, str], *, loopback: bool = False) -> OmniVideoRequest:
         """The request with its inputs' URLs in place, checked once more.
@@ -109,12 +109,12 @@ class Plan:
     @property
     def usd(self) -> Decimal:
         """What all of it most likely costs."""
-        return sum((shot.usd for shot in self.shots), Decimal(0))
+        return sum((shot.usd * shot.takes for shot in self.shots), Decimal(0))
 
     @property
     def upper_usd(self) -> Decimal:
         """The most that all of it can cost."""
-        return sum((shot.upper_usd for shot in self.shots), Decimal(0))
+        return sum((shot.upper_usd * shot.takes for shot in self.shots), Decimal(0))
 
 
 def local_videos(document: Document) -> tuple[str, ...]:
@@ -262,6 +262,7 @@ class _Planning:
             upper_usd=most,
             warnings=warnings,
             in_cut=shot.in_cut,
+            takes=shot.takes,
         )
 
     def _request(self, number: int, shot: Shot, inputs: tuple[Input, ...]) -> OmniVideoRequest | None:

@@ -194,6 +194,26 @@ async def test_shots_that_are_the_same_are_one_purchase(studio: KlingStudio, sim
     assert rendering.usd == 2 * PRICE
 
 
+async def test_further_takes_are_bought_once_and_the_film_uses_the_first(
+    studio: KlingStudio, simulator: Running, board: Path
+) -> None:
+    board.write_text(BOARD.replace("prompt: A lighthouse at dawn", "prompt: A lighthouse at dawn\n    takes: 3"))
+    assert (await standing(board, studio))["dawn"].to_buy.keys() == {1, 2, 3}
+    rendering = await render(board, studio)
+    assert rendering.usd == 5 * PRICE
+    assert [take.take for take in rendering.shots[0].further] == [2, 3]
+    digests = {take.clip.sha256 for take in rendering.shots[0].further if take.clip}
+    assert rendering.shots[0].clip is not None
+    assert len({*digests, rendering.shots[0].clip.sha256}) == 3
+    again = await render(board, studio)
+    assert (again.usd, simulator.service.stats()["creates"]) == (Decimal(0), 5)
+    retaken = await render(board, studio, retake=["dawn"])
+    assert (retaken.shots[0].take, retaken.usd) == (4, 2 * PRICE)
+    board.write_text(BOARD)
+    assert statuses(await render(board, studio))["dawn"] == "kept"
+    await nothing_left(studio)
+
+
 @pytest.mark.parametrize("same_process", [True, False])
 async def test_two_runs_at_once_buy_each_shot_once_and_give_the_same_film(
     studio: KlingStudio, simulator: Running, board: Path, same_process: bool

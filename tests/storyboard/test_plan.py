@@ -293,7 +293,7 @@ def test_shots_may_need_later_ones() -> None:
     assert [shot.id for shot in found.shots] == ["a", "b", "c"]
     assert [shot.id for shot in found.order] == ["b", "c", "a"]
     assert found.critical_path == ("b", "c", "a")
-    assert [shot.take for shot in found.shots] == [1, 1, 1]
+    assert [shot.takes for shot in found.shots] == [1, 1, 1]
 
 
 def test_needs_are_in_the_order_of_the_fields_and_named_once() -> None:

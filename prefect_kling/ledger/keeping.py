@@ -247,6 +247,8 @@ class Keeper:
         return await self.ledger.happened(purchase, Event.FAILED, reason=str(error), error=type(error).__name__)
 
     async def _gone(self, purchase: Purchase, reason: str) -> Purchase:
+        if purchase.state is State.LOST:
+            return purchase  # looked for once more, as a sweep does; it was told when it was found to be
         gone = await self.ledger.happened(purchase, Event.GONE, reason=reason, error=TaskNotFound.__name__)
         self.logger.error("%s", lost(gone))
         return gone

@@ -228,10 +228,12 @@ class _Board:
         )
 
 
-async def _buy(job: Job) -> int:
+async def _buy(job: Job, news: int) -> int:
     await asyncio.sleep(max(0.0, job.start_at - time.monotonic()))
     try:
-        return await _Board(job, await desk(job.settings())).bought()
+        ours = await desk(job.settings())
+        _say(news, pid=os.getpid(), opened=True)
+        return await _Board(job, ours).bought()
     except KlingError as error:
         _logger.warning("%s: %s", type(error).__name__, error)
         return BUDGET if isinstance(error, BudgetExceeded) else LATER
@@ -241,8 +243,8 @@ async def _buy(job: Job) -> int:
 
 def _be_a_buyer(job: Job) -> int:
     os.setsid()
-    # Before anything of ours runs: the parent's pipes are not for us.
-    _say(pid=os.getpid(), ready=True)
+    news = os.dup(1)
+    _say(news, pid=os.getpid(), ready=True)
     output = os.open(job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for old, new in ((nothing, 0), (output, 1), (output, 2)):
@@ -250,15 +252,15 @@ def _be_a_buyer(job: Job) -> int:
     random.seed()  # a fork has its parent's chances
     logging.basicConfig(level=logging.WARNING, format="%(process)d %(relativeCreated)d %(name)s %(message)s")
     try:
-        return asyncio.run(_buy(job))
+        return asyncio.run(_buy(job, news))
     except BaseException:
         _logger.exception("a buyer broke")
         return BROKEN
 
 
-def _say(**news: object) -> None:
+def _say(pipe: int, **news: object) -> None:
     # One write: buyers and nursery share the pipe.
-    os.write(1, json.dumps(news).encode() + b"\n")
+    os.write(pipe, json.dumps(news).encode() + b"\n")
 
 
 def _import_the_rest() -> None:
@@ -285,7 +287,7 @@ def _lines() -> Iterator[bytes | None]:
 
 def _nursery() -> None:
     _import_the_rest()
-    _say(pid=os.getpid(), ready=True)
+    _say(1, pid=os.getpid(), ready=True)
     buyers: set[int] = set()
     for line in _lines():
         if line is not None:
@@ -298,13 +300,13 @@ def _nursery() -> None:
                 finally:
                     os._exit(status)  # the nursery's loop is not ours
             buyers.add(pid)
-            _say(pid=pid, edition=job.edition)
+            _say(1, pid=pid, edition=job.edition)
         while buyers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
             buyers.discard(pid)
-            _say(pid=pid, status=os.waitstatus_to_exitcode(status))
+            _say(1, pid=pid, status=os.waitstatus_to_exitcode(status))
     for pid in buyers:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
@@ -315,12 +317,14 @@ class Buyer:
 
     Attributes:
         pid: also of its process group.
+        ready: set once it has a session of its own.
+        opened: set once it has opened the ledger, or ended.
         ended: its exit status, once it has one; minus the signal's number where one ended it.
     """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self.ready = asyncio.Event()
+        self.ready, self.opened = asyncio.Event(), asyncio.Event()
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def kill(self) -> int:
@@ -390,9 +394,12 @@ class Nursery:
                 self._started.put_nowait(buyer)
             if "ready" in news:
                 buyer.ready.set()
+            elif "opened" in news:
+                buyer.opened.set()
             elif "status" in news:
                 del self._buyers[news["pid"]]
                 buyer.ready.set()
+                buyer.opened.set()
                 buyer.ended.set_result(int(news["status"]))
 
 

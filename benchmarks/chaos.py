@@ -58,8 +58,10 @@ GENERATION_SECONDS: Final = 0.3
 ARRIVAL: Final = timedelta(seconds=1)
 """A POST whose sender was killed may still be on its way into the simulator for so long."""
 MOST_OPEN: Final = 4
-MEAN_LIFE: Final = 0.6
+MEAN_LIFE: Final = 0.5
 LONGEST_LIFE: Final = 3.0
+UNOPENED: Final = 0.1
+"""How often a life counts from its very start, not from when the ledger is open."""
 FINISHING_SECONDS: Final = 180.0
 LONGEST_TURN: Final = 30.0
 HUNG: Final = timedelta(seconds=2)
@@ -410,6 +412,8 @@ class _Chaos:
 
         Most of a buyer's life is waiting; what it does at the gateway's door is over in milliseconds.
         """
+        if chance.random() > UNOPENED:
+            await buyer.opened.wait()
         service = self.scene.gateway.service
         sign = chance.choice(("none", "none", "posts", "posts", "downloads"))
         wanted = service.counts[sign] + chance.randint(1, 3)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -16,6 +18,9 @@ from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.keys import base_key, canonical, key_of
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account, Order
+
+if TYPE_CHECKING:
+    from benchmarks.postgresql import PostgreSQL
 
 
 class Shift:
@@ -35,7 +40,7 @@ class Shift:
 class Ledgers(Protocol):
     """Opens one more ledger on the test's database, as another process would."""
 
-    async def __call__(self, *, owner: str | None = None, url: str | None = None) -> Ledger:
+    async def __call__(self, *, owner: str | None = None) -> Ledger:
         """`owner` stands in for another process."""
         ...
 
@@ -75,13 +80,41 @@ def clock() -> Clock:
     return Clock()
 
 
+@pytest.fixture(scope="session")
+def empty_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ledger in SQLite that nothing was written into, to be copied: making its tables takes longer."""
+    path = tmp_path_factory.mktemp("empty") / "ledger.db"
+
+    async def make() -> None:
+        await (await Ledger.open(str(path), answers=path.with_name("answers.jsonl"))).close()
+
+    asyncio.run(make())
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(postgresql: PostgreSQL) -> str:
+    """One database for the session; its tests have an account each."""
+    return postgresql.new_database()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_url(request: pytest.FixtureRequest, tmp_path: Path, empty_ledger: Path) -> str:
+    """The address of a ledger that has nothing of the test's `account`, once in each kind of database."""
+    if request.param == "sqlite":
+        shutil.copy(empty_ledger, tmp_path / "ledger.db")
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    url: str = request.getfixturevalue("shared_postgresql")
+    return url
+
+
 @pytest.fixture
-async def ledgers(ledger_url: str, shift: Shift, tmp_path: Path) -> AsyncIterator[Ledgers]:
+async def ledgers(shared_url: str, shift: Shift, tmp_path: Path) -> AsyncIterator[Ledgers]:
     """Opens ledgers on the test's database; they are closed at its end."""
     opened: list[Ledger] = []
 
-    async def another(*, owner: str | None = None, url: str | None = None) -> Ledger:
-        ledger = await Ledger.open(url or ledger_url, answers=tmp_path / "home" / "answers.jsonl", ahead=shift)
+    async def another(*, owner: str | None = None) -> Ledger:
+        ledger = await Ledger.open(shared_url, answers=tmp_path / "home" / "answers.jsonl", ahead=shift)
         if owner is not None:
             ledger.owner = owner
         opened.append(ledger)
@@ -100,8 +133,8 @@ async def ledger(ledgers: Ledgers) -> Ledger:
 
 @pytest.fixture
 def account() -> Account:
-    """Who pays."""
-    return Account("https://gateway.example.com/api/v1")
+    """Who pays; another for each test."""
+    return Account(f"https://gateway.example.com/{uuid.uuid4().hex}")
 
 
 @pytest.fixture

@@ -246,9 +246,9 @@ async def test_what_surely_bought_nothing_is_sent_again_by_the_same_row(
 
 
 async def test_the_row_is_committed_before_the_first_byte_and_the_id_journalled_before_its_commit(
-    ledger: Ledger, ledger_url: str, ledgers: Ledgers, shop: Shop, order: MakeOrder, make_request: MakeRequest
+    ledger: Ledger, shared_url: str, ledgers: Ledgers, shop: Shop, order: MakeOrder, make_request: MakeRequest
 ) -> None:
-    other, held = await ledgers(), Database(ledger_url)
+    other, held = await ledgers(), Database(shared_url)
     seen: list[Purchase] = []
     busy: list[asyncio.Task[None]] = []
 

@@ -42,7 +42,7 @@ MakeRequest = Callable[[str], OmniVideoRequest]
 
 
 @pytest.fixture
-def ledger_url(tmp_path: Path) -> str:
+def shared_url(tmp_path: Path) -> str:
     """In SQLite alone: what is asked of the database here is asked of both by other modules."""
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 

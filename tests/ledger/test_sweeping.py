@@ -47,10 +47,10 @@ async def server() -> AsyncIterator[Running]:
 
 
 @pytest.fixture
-async def keeper(ledger: Ledger, server: Running, tmp_path: Path) -> AsyncIterator[Keeper]:
+async def keeper(ledger: Ledger, account: Account, server: Running, tmp_path: Path) -> AsyncIterator[Keeper]:
     async with KlingClient(KEY, base_url=server.base_url) as client:
         storage = ClipStorage(str(tmp_path / "storage"))
-        yield Keeper(ledger, Account(server.base_url), client, storage, sleep=no_time)
+        yield Keeper(ledger, Account(server.base_url, account.base_url[-32:]), client, storage, sleep=no_time)
 
 
 class Shop:

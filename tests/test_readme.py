@@ -95,7 +95,7 @@ async def test_its_commands_run(server_environment: dict[str, str], simulator: R
         ["prefect-kling", "plan"],
         ["prefect-kling", "render"],
         ["prefect-kling", "schema"],
-        ["prefect-kling", "render"],
+        *[["prefect-kling", "render"]] * 3,
         ["prefect-kling", "ledger"],
         ["prefect-kling", "ledger"],
         ["prefect-kling", "sweep"],

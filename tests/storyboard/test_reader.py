@@ -58,7 +58,7 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "duplicate image": (SHOT + "images:\n      p: x\n      p: y\n", "6:7: 'p' is given twice, first in line 5"),
     "unknown field": (SHOT + "promt: x\n", "4:5: shot 'a': promt: there is no such field; did you mean 'prompt'?"),
     "unknown far off": (ONE + "zzz: 1\n", "5:1: zzz: there is no such field; there are: title, look"),
-    "later field": (SHOT + "takes: 2\n", "4:5: shot 'a': takes: there is no such field"),
+    "later field": (SHOT + "soften: x\n", "4:5: shot 'a': soften: there is no such field"),
     "unknown in cut": (ONE + "cut:\n  transitoin: cut\n", "6:3: cut.transitoin: there is no such field; did you mean"),
     "unknown default": (ONE + "defaults:\n  mod: std\n", "6:3: defaults.mod: there is no such field; did you mean"),
     "unknown in a part": (SHOT + "multi_shot: [{promt: x}]\n", "4:19: shot 'a': multi_shot.0.promt: there is no such"),

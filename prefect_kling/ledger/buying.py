@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -34,10 +35,11 @@ from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.answers import Answer
 from prefect_kling.ledger.backroom import in_backroom
 from prefect_kling.ledger.database import FOR_EVER
-from prefect_kling.ledger.ledger import Ledger
+from prefect_kling.ledger.ledger import Ledger, Reserved
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.owners import is_surely_gone
 from prefect_kling.ledger.purchases import Account, Order, Purchase
+from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 
 __all__ = ["POST_WITHIN", "Buyer", "OnUncertain", "lost", "outcome_of", "uncertain"]
@@ -161,7 +163,7 @@ class Buyer:
             looked, said = self.clock(), False
             while True:
                 queue.refuse(order.run, joined)
-                reserved = await self.ledger.reserve(self.account, order, self.limits)
+                reserved = await self._reserve(order)
                 if reserved.purchase is not None:
                     queue.moved = self.clock()
                     if reserved.mine:
@@ -181,6 +183,16 @@ class Buyer:
                     looked = now
                     await self._make_room()
                 await self.sleep(0.1 + 0.2 * self.rand())
+
+    async def _reserve(self, order: Order) -> Reserved:
+        token = secrets.token_hex(16)
+        try:
+            return await self.ledger.reserve(self.account, order, self.limits, token=token)
+        except asyncio.CancelledError:
+            # It may be there: nobody else must wait for the lease of somebody who has left.
+            for purchase in await self.ledger.select(purchases.c.token == token):
+                await self.ledger.happened(purchase, Event.GIVEN_UP, reason="its sender stopped before sending it")
+            raise
 
     async def _sells_still(self, purchase: Purchase, queue: _Queue, joined: float) -> None:
         """Gives a reservation up that got the slot of a purchase whose refusal holds for it too."""
@@ -259,10 +271,13 @@ class Buyer:
                 if isinstance(error, STOPS_SELLING):  # before its slot is free for the next in the line
                     queue.closed[purchase.order.run] = (self.clock(), error)
                 return await self._end(purchase, Event.REFUSED, error), error
-            except BaseException as error:
-                # Not foreseen, so nobody knows what it means for the POST.
-                await self._end(purchase, Event.ANSWER_LOST, error)
-                raise
+            except Exception as error:
+                # Nobody knows what it means for the POST.
+                self.logger.exception("An unforeseen error while buying %s", purchase.named)
+                purchase = await self._end(purchase, Event.ANSWER_LOST, error)
+                unsure = uncertain(purchase)
+                unsure.__cause__ = error
+                return purchase, unsure
         return await self._accepted(purchase, task)
 
     async def _accepted(self, purchase: Purchase, task: Task) -> tuple[Purchase, KlingError | None]:
@@ -278,6 +293,13 @@ class Buyer:
         except IntegrityError:
             twice = PurchaseUncertain(f"the gateway answered with task {task.task_id}, which another purchase has")
             return await self._end(purchase, Event.ANSWER_LOST, twice), twice
+        if accepted.task_id != task.task_id:
+            self.logger.error(
+                "%s was settled as task %s, and its own answer names task %s: that one was paid for as well",
+                purchase.named,
+                accepted.task_id,
+                task.task_id,
+            )
         return accepted, None
 
     async def _end(self, purchase: Purchase, event: Event, error: BaseException | None = None) -> Purchase:

@@ -235,6 +235,10 @@ class Keeper:
 
     async def _named_now(self, purchase: Purchase) -> str:
         task = await self.client.get(purchase.task_id or "")
+        if task.state == "failed":
+            error = failure_of(task)
+            await self._failed(purchase, error)
+            raise error
         if not task.result_urls:
             raise GatewayUnavailable(f"Task {task.task_id} is {task.state} and names no result any more")
         return task.result_urls[0]

@@ -184,13 +184,19 @@ class Ledger:
 
     # Buying.
 
-    async def reserve(self, account: Account, order: Order, limits: Limits) -> Reserved:
+    async def reserve(self, account: Account, order: Order, limits: Limits, *, token: str | None = None) -> Reserved:
         """Finds the live row of an order, or reserves one where budgets and slots allow it.
+
+        Args:
+            account: that pays.
+            order: what is wanted.
+            limits: of the account.
+            token: 32 hex digits that nobody knows, for the row; None draws them.
 
         Raises:
             BudgetExceeded: a budget does not allow it; nothing was reserved.
         """
-        account_id, token = await self.account_id(account), secrets.token_hex(16)
+        account_id, token = await self.account_id(account), token or secrets.token_hex(16)
 
         async def work(connection: AsyncConnection) -> Reserved:
             return await self._reserve(connection, account_id, order, limits, token)

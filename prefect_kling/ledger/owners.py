@@ -36,7 +36,8 @@ def is_surely_gone(owner: str) -> bool:
     provable = boot and namespace and start != "?" and pid.isascii() and pid.isdigit()
     if not provable or boot != _boot() or namespace != _namespace():
         return False
-    return _start(int(pid)) != start
+    found = _start(int(pid))
+    return found != start if found is not None else not _exists(int(pid))
 
 
 def _boot() -> str:
@@ -53,12 +54,23 @@ def _namespace() -> str:
         return ""
 
 
+def _exists(pid: int) -> bool:
+    """Whether there is a process that may not be looked at, as under `hidepid`."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _start(pid: int) -> str | None:
-    """When a process started, in the kernel's ticks since boot; None where there is none, or only its corpse."""
+    """When a process started, in the kernel's ticks since boot; empty for a corpse, None where none is to be seen."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     # The name, in parentheses, may hold anything; the fields after it are numbers but for the first, the state.
     fields = stat.rpartition(b")")[2].split()
-    return None if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")
+    return "" if fields[0] in (b"Z", b"X") else fields[19].decode("ascii")

@@ -32,7 +32,7 @@ from prefect_kling.ledger.answers import Answer, Journal
 from prefect_kling.ledger.backroom import in_backroom
 from prefect_kling.ledger.buying import NOT_SENT_TRIES, POST_WITHIN, Buyer
 from prefect_kling.ledger.database import Database
-from prefect_kling.ledger.ledger import LEASE_SECONDS, Ledger
+from prefect_kling.ledger.ledger import LEASE_SECONDS, Ledger, Reserved
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.owners import this_process
 from prefect_kling.ledger.purchases import Account, Order, Purchase
@@ -157,9 +157,9 @@ TABLE: dict[str, tuple[Said | BaseException, Expected]] = {
     "cannot be decoded": (httpx.DecodingError("broken"), UNCERTAIN),
     "gzip that is none": (said(b"not gzip", 200, **{"content-encoding": "gzip"}), UNCERTAIN),
     # Cannot happen as the client is set up; if it does, nobody knows what was bought.
-    "redirects": (httpx.TooManyRedirects("loop"), (State.UNCERTAIN, 1, httpx.TooManyRedirects, True)),
-    "no URL": (httpx.InvalidURL("none"), (State.UNCERTAIN, 1, httpx.InvalidURL, True)),
-    "a bug": (RuntimeError("bug"), (State.UNCERTAIN, 1, RuntimeError, True)),
+    "redirects": (httpx.TooManyRedirects("loop"), UNCERTAIN),
+    "no URL": (httpx.InvalidURL("none"), UNCERTAIN),
+    "a bug": (RuntimeError("bug"), UNCERTAIN),
     "200": (ok("task-200"), BOUGHT),
     "201": (ok("task-201", 201), BOUGHT),
     "200 with another code, and a task": (
@@ -610,6 +610,26 @@ async def test_who_is_cancelled_in_mid_post_waits_for_the_answer(
         await buying
     (row,) = await ledger.of_account(shop.account)
     assert (row.state, row.task_id) == (State.SUBMITTED, "t1")
+
+
+async def test_who_is_cancelled_while_reserving_leaves_nothing_for_others_to_wait_for(
+    ledger: Ledger, shop: Shop, order: MakeOrder, make_request: MakeRequest
+) -> None:
+    wire, reserving = wired(ok()), asyncio.Event()
+    real = ledger.reserve
+
+    async def told(*arguments: Any, **options: Any) -> Reserved:
+        reserving.set()
+        return await real(*arguments, **options)
+
+    ledger.reserve = told  # type: ignore[method-assign] # to know when it begins
+    buying = asyncio.create_task(shop.buyer(ledger, wire).buy(order(), make_request("A fox")))
+    await reserving.wait()
+    buying.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await buying
+    assert {row.state for row in await ledger.of_account(shop.account)} <= {State.RELEASED}
+    assert wire.posts == []
 
 
 async def test_who_is_cancelled_between_two_posts_gives_the_row_back(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from prefect_kling.ledger import owners
 from prefect_kling.ledger.owners import is_surely_gone, this_process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says who is gone")
@@ -118,3 +119,11 @@ def test_a_fork_is_another_process() -> None:
         "sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_process_that_may_not_be_looked_at_is_not_taken_for_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = this_process()
+    monkeypatch.setattr(owners, "_start", lambda _: None)  # as under hidepid=2
+    assert not is_surely_gone(here)
+    host, boot, namespace, _, start = here.split("|")
+    assert is_surely_gone("|".join((host, boot, namespace, str(2**22 + 1), start)))

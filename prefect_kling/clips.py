@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -136,6 +137,24 @@ class ClipStorage:
             # Also while being cancelled, so without awaiting anything; a thread may still be moving a file out. What
             # cannot be removed must not make a stored clip look lost.
             shutil.rmtree(folder, ignore_errors=True)
+
+    async def tidy(self, *, older_than: float = 24 * 3600.0) -> int:
+        """Removes what killed processes left half-made beside the files, once it is older than so many seconds.
+
+        Returns:
+            How many folders.
+        """
+
+        def remove() -> int:
+            parent = Path(self._root) / ".incoming"
+            if not self._local or not parent.is_dir():
+                return 0
+            left = [folder for folder in parent.iterdir() if time.time() - folder.stat().st_mtime > older_than]
+            for folder in left:
+                shutil.rmtree(folder, ignore_errors=True)
+            return len(left)
+
+        return await asyncio.to_thread(remove)
 
     async def publish(self, file: Path, name: str) -> str:
         """Moves a finished file of an `incoming` folder into storage, whole or not at all.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -66,3 +67,16 @@ async def test_a_drivers_own_error_becomes_one_that_names_the_storage(monkeypatc
     monkeypatch.setattr(fsspec.filesystem("memory"), "put_file", put_file)
     with pytest.raises(OSError, match=r"memory://clip-tests cannot be written: no such bucket"):
         await ClipStorage("memory://clip-tests").check()
+
+
+async def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    storage = ClipStorage(str(tmp_path))
+    async with storage.incoming() as mine:
+        old = mine.with_name("kling-left")
+        old.mkdir()
+        (old / "half.mp4").write_bytes(b"half")
+        os.utime(old, (0, 0))
+        assert await storage.tidy() == 1
+        assert mine.is_dir()
+        assert not old.exists()
+    assert await ClipStorage("memory://films").tidy() == 0

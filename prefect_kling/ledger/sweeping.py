@@ -104,6 +104,8 @@ async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapte
     """
     ledger, account, swept = keeper.ledger, keeper.account, Swept()
     swept.recovered = await ledger.reclaim(account)
+    if keeper.storage is not None:
+        await keeper.storage.tidy()
     # The first to expire first; what is being generated has its seven days before it.
     completed = await ledger.of_account(account, purchases.c.state == str(State.COMPLETED))
     completed.sort(key=lambda purchase: purchase.expires_at or purchase.created_at)

@@ -24,7 +24,7 @@ from prefect_kling.gateway.errors import (
     TaskNotFound,
 )
 
-__all__ = ["MAX_RETRY_AFTER", "Task", "error_for", "read_data", "read_task", "retry_after"]
+__all__ = ["MAX_RETRY_AFTER", "MAX_TASK_ID", "Task", "error_for", "read_data", "read_task", "retry_after"]
 
 MAX_RETRY_AFTER: Final = 60.0
 MAX_TASK_ID: Final = 255

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
-import os
 import shutil
 import signal
 import sys
@@ -25,6 +24,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import SecretStr
 
 from prefect_kling.cli_ledger import ledger, sweep
+from prefect_kling.cli_studio import StudioName, quieten_prefect, reference_to, studio_named, told
 from prefect_kling.gateway.errors import (
     BudgetExceeded,
     GenerationFailed,
@@ -42,7 +42,7 @@ from prefect_kling.terminal import announce, plan_table, progress_by_frames, wat
 
 if TYPE_CHECKING:
     from prefect_kling.blocks import KlingStudio
-    from prefect_kling.flows.outcome import Rendering, ShotOutcome
+    from prefect_kling.flows.outcome import Rendering, ShotOutcome, TakeOutcome
     from prefect_kling.flows.standing import Standing
     from prefect_kling.storyboard.plan import Plan
 
@@ -127,6 +127,7 @@ def render(
     /,
     *,
     out: Path | None = None,
+    studio: StudioName = None,
     simulate: Annotated[bool, Parameter(negative="")] = False,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
@@ -156,6 +157,8 @@ def render(
         Print one JSON document to stdout.
     """
     variables = _variables(set_)
+    if studio is not None and simulate:
+        raise KlingError("render takes either --studio or --simulate: the simulator has a studio of its own")
     if budget is not None and not (budget.is_finite() and budget > 0):
         raise StoryboardError(f"--budget has to be an amount in USD above zero, not {budget}")
     if out is not None:
@@ -163,8 +166,8 @@ def render(
             raise StoryboardError(f"--out names the storyboard itself, {file}; the film would replace it")
         _writable(out)
     begun = time.monotonic()
-    asked = _Asked(file, variables, out, edition or "", retake, budget)
-    rendering = asyncio.run(_render(asked, simulate=simulate))
+    asked = _Asked(file, variables, out, studio, simulate, edition or "", retake, budget)
+    rendering = asyncio.run(_render(asked))
     film = rendering.film
     if json:
         _print_json(_rendering_json(rendering, out))
@@ -189,6 +192,7 @@ def plan(
     file: str,
     /,
     *,
+    studio: StudioName = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -206,7 +210,7 @@ def plan(
     json
         Print one JSON document to stdout.
     """
-    found = asyncio.run(_planned(file, _variables(set_), edition or "main"))
+    found = asyncio.run(_planned(studio, file, _variables(set_), edition or "main"))
     if json:
         _print_json(_plan_json(*found))
     else:
@@ -294,15 +298,16 @@ class _Asked:
     file: str
     variables: Mapping[str, str]
     out: Path | None
+    studio: str | None
+    simulate: bool
     edition: str
     retake: tuple[str, ...]
     budget: Decimal | None
 
 
-async def _render(asked: _Asked, *, simulate: bool) -> Rendering:
-    # Prefect's console would draw into our progress; its log lines still reach the UI.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    async with _studio(simulate) as studio:
+async def _render(asked: _Asked) -> Rendering:
+    quieten_prefect()
+    async with _studio(asked) as (studio, parameter):
         from prefect_kling.flows.preparing import Wish, prepare
         from prefect_kling.flows.storyboard import render_storyboard
 
@@ -313,11 +318,10 @@ async def _render(asked: _Asked, *, simulate: bool) -> Rendering:
         reuse = prepared.reuse()
         if reuse is not None:
             announce(reuse)
-        with watching(prepared.plan, prepared.micro_usd):
+        with watching(prepared.plan, prepared.micro_usd, lambda text: told(text, asked.studio)):
             state: Any = await render_storyboard(
                 asked.file,
-                # The flow reads the same environment; a key given to it would be masked in what a retry gets.
-                studio if simulate else None,
+                parameter,
                 variables=dict(asked.variables),
                 edition=asked.edition or None,
                 retake=list(asked.retake),
@@ -330,7 +334,22 @@ async def _render(asked: _Asked, *, simulate: bool) -> Rendering:
         if rendering.film is not None and asked.out is not None:
             async with studio.get_storage().at_hand(rendering.film.path, sha256=rendering.film.sha256) as film:
                 await asyncio.to_thread(_copy, film, asked.out, rendering.film.path)
-    return rendering
+    return _told(rendering, asked.studio)
+
+
+def _told(rendering: Rendering, studio: str | None) -> Rendering:
+    """A rendering whose errors name commands as they are typed for its studio."""
+
+    def error(found: Rendering | ShotOutcome | TakeOutcome) -> dict[str, str | None]:
+        return {"error": None if found.error is None else told(found.error, studio)}
+
+    shots = tuple(
+        shot.model_copy(
+            update={**error(shot), "further": tuple(take.model_copy(update=error(take)) for take in shot.further)}
+        )
+        for shot in rendering.shots
+    )
+    return rendering.model_copy(update={**error(rendering), "shots": shots})
 
 
 async def _reachable_server() -> None:
@@ -349,11 +368,15 @@ async def _reachable_server() -> None:
 
 
 @asynccontextmanager
-async def _studio(simulate: bool) -> AsyncIterator[KlingStudio]:
-    if not simulate:
-        from prefect_kling.blocks import KlingStudio
+async def _studio(asked: _Asked) -> AsyncIterator[tuple[KlingStudio, Any]]:
+    """The studio that is asked for, and what the flow is given for it.
 
-        yield KlingStudio.from_environment()
+    Prefect keeps what a flow is given for its retries, with keys masked. So the flow reads the same environment, or
+    gets a reference to the same block.
+    """
+    if not asked.simulate:
+        studio = await studio_named(asked.studio)
+        yield studio, None if asked.studio is None else reference_to(studio)
         return
     from prefect_kling.simulator.child import simulator_child
 
@@ -362,22 +385,25 @@ async def _studio(simulate: bool) -> AsyncIterator[KlingStudio]:
 
         from prefect_kling.blocks import KlingCredentials, KlingStudio
 
-        yield KlingStudio(
+        simulated = KlingStudio(
             credentials=KlingCredentials(api_key=SecretStr("simulator"), base_url=base_url, account="simulated"),
             storage_url=str(get_current_settings().home / "kling" / "simulated"),
             ledger_url=SecretStr(f"sqlite:///{get_current_settings().home / 'kling' / 'simulated.db'}"),
             poll_interval=0.1,
         )
+        yield simulated, simulated
 
 
-async def _planned(file: str, variables: Mapping[str, str], edition: str) -> tuple[Plan, Mapping[str, Standing]]:
-    from prefect_kling.blocks import KlingStudio
+async def _planned(
+    studio: str | None, file: str, variables: Mapping[str, str], edition: str
+) -> tuple[Plan, Mapping[str, Standing]]:
+    settings = (await studio_named(studio)).settings()
+
     from prefect_kling.flows.preparing import plan_document
     from prefect_kling.flows.standing import Reckoner, standings
     from prefect_kling.ledger.desk import desk
     from prefect_kling.storyboard.reader import read_storyboard
 
-    settings = KlingStudio.from_environment().settings()
     document = await asyncio.to_thread(read_storyboard, file, variables=variables)
     planned = await plan_document(document, settings)
     return planned, await standings(Reckoner(await desk(settings), document, planned, edition))

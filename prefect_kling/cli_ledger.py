@@ -1,7 +1,8 @@
 """The commands about what was bought: `prefect-kling ledger list|show|resolve|spend`, and `prefect-kling sweep`.
 
-They read the studio from the environment, as `plan` does, and need no Prefect server; only what asks the gateway needs
-a key. Tokens are secrets: people see 8 characters, `--json` alone prints them whole.
+They read the studio from the environment, as `plan` does, and then need no Prefect server; `--studio` takes a saved one
+from there. Only what asks the gateway needs a key. Tokens are secrets: people see 8 characters, `--json` alone prints
+them whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
+from prefect_kling.cli_studio import StudioName, studio_named, told, typed
 from prefect_kling.gateway.errors import (
     GenerationFailed,
     InvalidRequest,
@@ -47,6 +49,7 @@ ledger = App(name="ledger", help="Show what was bought, and settle what is uncer
 @ledger.command(name="list")
 def list_(
     *,
+    studio: StudioName = None,
     state: State | None = None,
     storyboard: str | None = None,
     edition: str | None = None,
@@ -73,7 +76,7 @@ def list_(
     if limit is not None and limit < 1:
         raise KlingError(f"--limit has to be at least 1, not {limit}")
     most = limit if json else limit or MOST_LISTED
-    found = _run(_list(state, storyboard, edition, None if most is None else most + 1))
+    found = _run(_list(studio, state, storyboard, edition, None if most is None else most + 1))
     shown = found if most is None else found[-most:]
     if json:
         _print_json({"purchases": [as_json(purchase) for purchase in shown]})
@@ -89,7 +92,7 @@ def list_(
 
 
 @ledger.command
-def show(token: str, /, *, json: Json = False) -> int:
+def show(token: str, /, *, studio: StudioName = None, json: Json = False) -> int:
     """Show everything about one purchase.
 
     Parameters
@@ -99,11 +102,11 @@ def show(token: str, /, *, json: Json = False) -> int:
     json
         Print one JSON document to stdout, with the whole token.
     """
-    purchase = _run(_show(token))
+    purchase = _run(_show(studio, token))
     if json:
-        _print_whole(purchase)
+        _print_whole(purchase, studio)
     else:
-        print_purchase(purchase)
+        print_purchase(purchase, _resolving(purchase, studio))
     return 0
 
 
@@ -112,6 +115,7 @@ def resolve(
     token: str,
     /,
     *,
+    studio: StudioName = None,
     task_id: str | None = None,
     never_created: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
@@ -133,16 +137,20 @@ def resolve(
         raise KlingError(
             "ledger resolve takes either --task-id ID or --never-created: look at the account's tasks first"
         )
-    settled = _run(_resolve(token, task_id))
+    settled = _run(_resolve(studio, token, task_id))
     if json:
-        _print_whole(settled)
-    announce(_settled(settled))
+        _print_whole(settled, studio)
+    announce(told(_settled(settled), studio))
     return 0
 
 
 @ledger.command
 def spend(
-    *, since: date | None = None, by: Literal["day", "storyboard", "model"] | None = None, json: Json = False
+    *,
+    studio: StudioName = None,
+    since: date | None = None,
+    by: Literal["day", "storyboard", "model"] | None = None,
+    json: Json = False,
 ) -> int:
     """Show what was spent, and what the budgets leave.
 
@@ -157,7 +165,7 @@ def spend(
     """
     from prefect_kling.ledger.reports import grouped
 
-    rows, budgets, per_run = _run(_spend(since))
+    rows, budgets, per_run = _run(_spend(studio, since))
     sums = grouped(rows, by)
     names: tuple[str, ...] = ("day", "storyboard", "model") if by is None else (by,)
     if json:
@@ -181,11 +189,11 @@ def spend(
         print_spending(names, sums)
     else:
         announce("Nothing was spent" + (f" since {since}." if since else " yet."))
-    print_budgets(budgets, per_run)
+    print_budgets(budgets, per_run, lambda text: told(text, studio))
     return 0
 
 
-def sweep(*, json: Json = False) -> int:
+def sweep(*, studio: StudioName = None, json: Json = False) -> int:
     """Finish what nobody waits for: ask about running generations, download what is done.
 
     Parameters
@@ -196,11 +204,11 @@ def sweep(*, json: Json = False) -> int:
     from prefect_kling.cli import exit_code  # which imports this module
     from prefect_kling.ledger.reports import as_json
 
-    swept = _run(_sweep())
+    swept = _run(_sweep(studio))
     if json:
         _print_json({**swept.as_dict(), "uncertain": [as_json(purchase) for purchase in swept.uncertain]})
     if todo := swept.what_to_do():
-        announce(todo)
+        announce(told(todo, studio))
     return exit_code(
         [
             *(PurchaseUncertain.__name__ for _ in swept.uncertain),
@@ -216,17 +224,18 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def _desk() -> AsyncIterator[Desk]:
-    from prefect_kling.blocks import KlingStudio
+async def _desk(studio: str | None) -> AsyncIterator[Desk]:
     from prefect_kling.ledger.desk import close_ledgers, desk
 
     try:
-        yield await desk(KlingStudio.from_environment().settings())
+        yield await desk((await studio_named(studio)).settings())
     finally:
         await close_ledgers()
 
 
-async def _list(state: State | None, storyboard: str | None, edition: str | None, limit: int | None) -> list[Purchase]:
+async def _list(
+    studio: str | None, state: State | None, storyboard: str | None, edition: str | None, limit: int | None
+) -> list[Purchase]:
     from prefect_kling.ledger.reports import latest
     from prefect_kling.ledger.schema import purchases
     from prefect_kling.storyboard.document import slug
@@ -238,30 +247,30 @@ async def _list(state: State | None, storyboard: str | None, edition: str | None
         conditions.append(purchases.c.storyboard.in_([storyboard, slug(storyboard)]))
     if edition is not None:
         conditions.append(purchases.c.edition == edition)
-    async with _desk() as desk:
+    async with _desk(studio) as desk:
         return await latest(desk.ledger, desk.account, *conditions, limit=limit)
 
 
-async def _show(token: str) -> Purchase:
-    async with _desk() as desk:
-        return await _named(desk, token)
+async def _show(studio: str | None, token: str) -> Purchase:
+    async with _desk(studio) as desk:
+        return await _named(studio, desk, token)
 
 
-async def _named(desk: Desk, token: str) -> Purchase:
+async def _named(studio: str | None, desk: Desk, token: str) -> Purchase:
     from prefect_kling.ledger.settling import named_by
 
     try:
         return await named_by(desk.ledger, desk.account, token)
     except InvalidRequest as error:
         # Nobody refused anything: the command names no purchase.
-        raise KlingError(f"{error}; `prefect-kling ledger list` shows them") from None
+        raise KlingError(f"{error}; {told('`prefect-kling ledger list`', studio)} shows them") from None
 
 
-async def _resolve(token: str, task_id: str | None) -> Purchase:
+async def _resolve(studio: str | None, token: str, task_id: str | None) -> Purchase:
     from prefect_kling.ledger.settling import settle_as_never_created, settle_as_task
 
-    async with _desk() as desk:
-        token = (await _named(desk, token)).token
+    async with _desk(studio) as desk:
+        token = (await _named(studio, desk, token)).token
         if task_id is None:
             return await settle_as_never_created(desk.ledger, desk.account, token)
         async with desk.client() as client:
@@ -287,15 +296,15 @@ def _settled(purchase: Purchase) -> str:
     return f"{what} is task {purchase.task_id} and {purchase.state} already; nothing was changed.{spare}"
 
 
-async def _spend(since: date | None) -> tuple[list[Spending], Budgets, int | None]:
+async def _spend(studio: str | None, since: date | None) -> tuple[list[Spending], Budgets, int | None]:
     from prefect_kling.ledger.reports import budgets, spending
 
-    async with _desk() as desk:
+    async with _desk(studio) as desk:
         rows = await spending(desk.ledger, desk.account, since=since)
         return rows, await budgets(desk.ledger, desk.account, desk.limits), desk.limits.per_run
 
 
-async def _sweep() -> Swept:
+async def _sweep(studio: str | None) -> Swept:
     from prefect_kling.ledger.sweeping import sweep as sweep_once
 
     logger, handler = logging.getLogger("prefect_kling.sweep"), logging.StreamHandler(sys.stderr)
@@ -303,18 +312,25 @@ async def _sweep() -> Swept:
     logger.propagate = False  # told here, and nowhere else
     logger.addHandler(handler)
     try:
-        async with _desk() as desk, desk.keeper(logger) as keeper:
+        async with _desk(studio) as desk, desk.keeper(logger) as keeper:
             return await sweep_once(keeper, logger=logger)
     finally:
         logger.removeHandler(handler)
 
 
-def _print_whole(purchase: Purchase) -> None:
-    from prefect_kling.ledger.reports import as_json, resolving
+def _resolving(purchase: Purchase, studio: str | None) -> list[str]:
+    """Both commands that settle a purchase; none where there is nothing to settle."""
+    from prefect_kling.ledger.reports import resolving
+
+    return [typed(command, studio) for command in resolving(purchase)] if purchase.state is State.UNCERTAIN else []
+
+
+def _print_whole(purchase: Purchase, studio: str | None) -> None:
+    from prefect_kling.ledger.reports import as_json
 
     found = as_json(purchase, whole=True)
-    if purchase.state is State.UNCERTAIN:
-        found["resolve"] = list(resolving(purchase))
+    if resolve := _resolving(purchase, studio):
+        found["resolve"] = resolve
     _print_json(found)
 
 

@@ -7,16 +7,15 @@ its control characters.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from prefect_kling.ledger.states import State
+from prefect_kling.terminal import stdout_console
 
 if TYPE_CHECKING:
     from prefect_kling.ledger.purchases import Purchase
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["print_budgets", "print_purchase", "print_purchases", "print_spending"]
 
-_NO_TERMINAL_WIDTH = 10_000
 _STYLES = {
     State.STORED: "green",
     State.UNCERTAIN: "bold yellow",
@@ -36,10 +34,10 @@ _STYLES = {
 
 def print_purchases(found: Sequence[Purchase]) -> None:
     """A row a purchase, then what they cost. On a narrow terminal task and next step are below the shot."""
-    console = _stdout()
+    console = stdout_console()
     table = _wide(found)
     # Asked of a wide one: what a console measures is never wider than itself.
-    if Console(width=_NO_TERMINAL_WIDTH).measure(table).maximum > console.width:
+    if stdout_console(wide=True).measure(table).maximum > console.width:
         table = _narrow(found)
     console.print(table)
     total = sum(purchase.counted for purchase in found)
@@ -102,9 +100,9 @@ def _narrow(found: Sequence[Purchase]) -> Table:
     return table
 
 
-def print_purchase(purchase: Purchase) -> None:
-    """Everything about one, but for the whole token; for an uncertain one also how to settle it."""
-    from prefect_kling.ledger.reports import resolving, to_do
+def print_purchase(purchase: Purchase, resolve: Sequence[str] = ()) -> None:
+    """Everything about one, but for the whole token; for an uncertain one also both commands that settle it."""
+    from prefect_kling.ledger.reports import to_do
 
     order, clip = purchase.order, purchase.clip
     rows: list[tuple[str, str | Text | None]] = [
@@ -142,11 +140,11 @@ def print_purchase(purchase: Purchase) -> None:
     for name, value in rows:
         if value:
             table.add_row(name, _plain(value) if isinstance(value, str) else value)
-    console = _stdout()
+    console = stdout_console()
     console.print(table)
-    if purchase.state is State.UNCERTAIN:
+    if resolve:
         at = f" around {_time(purchase.sent_at)}" if purchase.sent_at else ""
-        is_task, is_none = resolving(purchase)
+        is_task, is_none = resolve
         console.print(
             f"\nThe answer to its POST was lost: {_usd(order.micro_usd)} USD may have been spent. It is not bought "
             f"again by itself. Look at the account's tasks{at}. Where it is there, say"
@@ -168,12 +166,12 @@ def print_spending(names: Sequence[str], sums: Mapping[tuple[str, ...], tuple[in
     counts, amounts = zip(*sums.values(), strict=True)
     table.add_section()
     table.add_row(*(["total"] + [""] * (len(names) - 1)), str(sum(counts)), _usd(sum(amounts)), style="bold")
-    _stdout().print(table)
+    stdout_console().print(table)
 
 
-def print_budgets(budgets: Budgets, per_run: int | None) -> None:
-    """What this day and month may still cost, and what of it is held for whom."""
-    console = _stdout()
+def print_budgets(budgets: Budgets, per_run: int | None, told: Callable[[str], str] = str) -> None:
+    """What this day and month may still cost, and what of it is held for whom; `told` has the last word on commands."""
+    console = stdout_console()
     console.print()
     console.print(_budget("this UTC day", budgets.day))
     console.print(_budget("this UTC month", budgets.month))
@@ -182,7 +180,7 @@ def print_budgets(budgets: Budgets, per_run: int | None) -> None:
         held = _usd(budgets.uncertain_micro_usd)
         console.print(
             f"{_counted(budgets.uncertain, 'uncertain purchase')}: {held} USD held until somebody says whether they "
-            "were spent; `prefect-kling ledger list --state uncertain` shows which"
+            f"were spent; {told('`prefect-kling ledger list --state uncertain`')} shows which"
         )
 
 
@@ -228,7 +226,3 @@ def _plain(text: str) -> Text:
 
 def _table() -> Table:
     return Table(box=None, pad_edge=False)
-
-
-def _stdout() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _NO_TERMINAL_WIDTH)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from prefect_kling.flows.standing import Standing
     from prefect_kling.storyboard.plan import Plan
 
-__all__ = ["announce", "plan_table", "progress_by_frames", "watching"]
+__all__ = ["announce", "plan_table", "progress_by_frames", "stdout_console", "watching"]
 
 _MARKS = {
     "planned": "·",
@@ -37,6 +38,7 @@ _MARKS = {
     "blocked": "-",
 }
 _MOST_ROWS = 30
+_NO_TERMINAL_WIDTH = 10_000
 
 
 def announce(text: str) -> None:
@@ -44,16 +46,20 @@ def announce(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201 - the terminal is this module's business
 
 
+def stdout_console(*, wide: bool | None = None) -> Console:
+    """For tables on stdout: as wide as the terminal; elsewhere, or where asked, so wide that each row is one line."""
+    wide = not sys.stdout.isatty() if wide is None else wide
+    return Console(highlight=False, width=_NO_TERMINAL_WIDTH if wide else None)
+
+
 def plan_table(plan: Plan, standings: Mapping[str, Standing]) -> None:
     """Prints a plan to stdout: a row a shot, then the total of what is still to be bought."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("shot")
-    table.add_column("needs")
-    table.add_column("model")
-    table.add_column("mode")
-    table.add_column("s", justify="right")
-    table.add_column("USD", justify="right")
-    table.add_column("is")
+    for name in ("shot", "needs", "model", "mode"):
+        table.add_column(name, overflow="fold")
+    table.add_column("s", justify="right", no_wrap=True)
+    table.add_column("USD", justify="right", no_wrap=True)
+    table.add_column("is", overflow="fold")
     for shot in plan.shots:
         needs = ", ".join([*shot.needs, *(i.source.rpartition("/")[2] for i in shot.inputs if i.kind == "file")])
         table.add_row(
@@ -65,7 +71,7 @@ def plan_table(plan: Plan, standings: Mapping[str, Standing]) -> None:
             f"{shot.usd:.4f}",
             escape(_standing(standings[shot.id])),
         )
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = stdout_console()
     console.print(table)
     takes = [(shot, len(standings[shot.id].to_buy)) for shot in plan.shots]
     usd, upper = sum(shot.usd * count for shot, count in takes), sum(shot.upper_usd * count for shot, count in takes)
@@ -93,14 +99,14 @@ def _standing(standing: Standing) -> str:
 
 
 @contextmanager
-def watching(plan: Plan, micro_usd: int) -> Iterator[None]:
-    """Shows the steps of runs started inside the block, in this process."""
+def watching(plan: Plan, micro_usd: int, told: Callable[[str], str] = str) -> Iterator[None]:
+    """Shows the steps of runs started inside the block, in this process; `told` has the last word on their details."""
     from prefect_kling.flows.progress import watcher
 
     announce(f"{len(plan.shots)} shots, {micro_usd / 1e6:.2f} USD to buy at most; starting Prefect …")
     if sys.stderr.isatty():
         with _Board(plan).live() as show:
-            token = watcher.set(show)
+            token = watcher.set(lambda step: show(replace(step, detail=told(step.detail))))
             try:
                 yield
             finally:
@@ -110,9 +116,8 @@ def watching(plan: Plan, micro_usd: int) -> Iterator[None]:
 
     def line(step: ShotProgress) -> None:
         if step.step not in ("planned", "waiting"):
-            announce(
-                f"{time.monotonic() - begun:6.1f} s  {step.shot or 'film':<16} {step.step:<12} {step.detail}".rstrip()
-            )
+            at = f"{time.monotonic() - begun:6.1f} s"
+            announce(f"{at}  {step.shot or 'film':<16} {step.step:<12} {told(step.detail)}".rstrip())
 
     token = watcher.set(line)
     try:

@@ -30,7 +30,8 @@ BELOW = {
     "tasks": {"gateway", "clips", "settings", "blocks", "ledger", "media", "storyboard"},
     "flows": {"gateway", "clips", "settings", "blocks", "ledger", "media", "storyboard", "tasks"},
     "terminal": {"storyboard", "flows"},
-    "tables": {"ledger"},
+    "tables": {"ledger", "terminal"},
+    "cli_studio": {"blocks", "gateway"},
 }
 
 

@@ -1,0 +1,97 @@
+"""Which studio a command works for: the environment's, or a block that was saved under a name.
+
+Messages name commands as they are typed for the environment's studio; `told` and `typed` add what the saved one needs,
+so that they work as printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from prefect_kling.gateway.errors import KlingError
+
+# Prefect and the blocks are imported where they are used: every command of `prefect-kling` imports this module.
+if TYPE_CHECKING:
+    from prefect_kling.blocks import KlingStudio
+
+__all__ = ["StudioName", "quieten_prefect", "reference_to", "studio_named", "told", "typed"]
+
+StudioName = Annotated[
+    str | None,
+    Parameter(help="Name of a saved Kling Studio block; the studio of the environment where it is not given."),
+]
+
+ANSWER_SECONDS: Final = 30.0
+_COMMAND: Final = re.compile(r"`(prefect-kling (?:ledger|sweep|plan|render)\b[^`]*)`")
+
+
+async def studio_named(name: str | None) -> KlingStudio:
+    """The studio saved under a name on the Prefect server of the settings; without a name the environment's.
+
+    To be called before anything imports Prefect, whose log would come between.
+
+    Raises:
+        KlingError: there is no such block, or the server does not give it.
+    """
+    if name is not None:
+        return await _loaded(name)
+    from prefect_kling.blocks import KlingStudio
+
+    return KlingStudio.from_environment()
+
+
+async def _loaded(name: str) -> KlingStudio:
+    quieten_prefect()
+    from prefect.exceptions import ObjectNotFound
+    from prefect.settings import get_current_settings
+
+    from prefect_kling.blocks import KlingStudio
+
+    url = get_current_settings().api.url
+    where = f"the Prefect server at {url} (PREFECT_API_URL)" if url else "this machine (PREFECT_API_URL is not set)"
+    try:
+        # Where there is no address, Prefect starts a server, and bounds that itself.
+        async with asyncio.timeout(ANSWER_SECONDS if url else None):
+            return await KlingStudio.aload(name)
+    except Exception as error:
+        # Prefect has no error of its own for this: connections, answers and documents fail in as many ways.
+        if isinstance(error.__cause__, ObjectNotFound):
+            said = f"There is no Kling Studio block '{name}' on {where}"
+        else:
+            silent = f"no answer within {ANSWER_SECONDS:g} s" if isinstance(error, TimeoutError) else ""
+            reason = silent or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+            said = f"The Kling Studio block '{name}' cannot be read from {where}: {reason}"
+        raise KlingError(f"{said}; nothing was bought or changed") from error
+
+
+def reference_to(studio: KlingStudio) -> dict[str, Any]:
+    """A saved studio as a flow's parameter.
+
+    Prefect stores what it is given, so that a retry finds the block again. Of the block itself it would store the
+    fields, with the key masked.
+    """
+    return {"$ref": {"block_document_id": str(studio._block_document_id)}}  # noqa: SLF001 - Prefect has no public name
+
+
+def quieten_prefect() -> None:
+    """Keeps Prefect's log off the console, where commands write; its lines still reach the UI.
+
+    Prefect reads this when it is first imported.
+    """
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def typed(command: str, studio: str | None) -> str:
+    """A command as it is typed for a studio."""
+    return command if studio is None else f"{command} --studio {shlex.quote(studio)}"
+
+
+def told(text: str, studio: str | None) -> str:
+    """A message with the commands between backticks as they are typed for a studio."""
+    return _COMMAND.sub(lambda found: f"`{typed(found[1], studio)}`", text)

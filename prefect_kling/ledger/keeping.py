@@ -23,7 +23,7 @@ from prefect_kling.gateway.waiting import NOT_FOUND_IS_BELIEVED_AFTER, failure_o
 from prefect_kling.ledger.buying import lost, outcome_of
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account, Purchase
-from prefect_kling.ledger.schema import purchases
+from prefect_kling.ledger.schema import is_moving, purchases
 from prefect_kling.ledger.states import Event, State
 from prefect_kling.media.probe import probe
 
@@ -141,7 +141,7 @@ class Keeper:
         """
         quiet = func.coalesce(purchases.c.polled_at, purchases.c.answered_at) < self.ledger.db.later(-STRAY_SECONDS)
         found = await self.ledger.of_account(
-            self.account, purchases.c.state == str(State.SUBMITTED), quiet, limit=MOST_STRAYS
+            self.account, is_moving, purchases.c.state == str(State.SUBMITTED), quiet, limit=MOST_STRAYS
         )
         ended = 0
         for purchase in found:

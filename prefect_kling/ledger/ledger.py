@@ -19,7 +19,7 @@ from sqlalchemy import BigInteger, Select, and_, bindparam, exists, func, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.elements import ColumnElement, TextClause
 from sqlalchemy.sql.selectable import ScalarSelect
 
 from prefect_kling.clips import Clip
@@ -32,7 +32,7 @@ from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.money import Limits, Spent, periods, refusal
 from prefect_kling.ledger.owners import is_surely_gone, this_process
 from prefect_kling.ledger.purchases import Account, Order, Purchase
-from prefect_kling.ledger.schema import accounts, counters, purchases
+from prefect_kling.ledger.schema import accounts, counters, is_live, is_moving, purchases
 from prefect_kling.ledger.states import IN_FLIGHT, LIVE, Event, Impossible, Money, State, Step, step
 from prefect_kling.ledger.upgrade import up_to_date
 
@@ -42,7 +42,6 @@ T = TypeVar("T")
 
 LEASE_SECONDS: Final = 90.0
 """A sender is believed to be sending for so long; a POST starts within 10 s of the lease and ends 60 s later."""
-_LIVE: Final = and_(purchases.c.state.in_([str(state) for state in LIVE]), ~purchases.c.spare)
 _CHUNK: Final = 500
 
 
@@ -158,22 +157,22 @@ class Ledger:
         return found[0] if found else None
 
     async def of_account(
-        self, account: Account, *conditions: ColumnElement[bool], limit: int | None = None
+        self, account: Account, *conditions: ColumnElement[bool] | TextClause, limit: int | None = None
     ) -> list[Purchase]:
         """An account's rows that fulfil conditions on `schema.purchases`, the oldest first."""
         return await self.select(purchases.c.account_id == await self.account_id(account), *conditions, limit=limit)
 
-    async def select(self, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Purchase]:
+    async def select(self, *conditions: ColumnElement[bool] | TextClause, limit: int | None = None) -> list[Purchase]:
         """Rows that fulfil conditions on `schema.purchases`, the oldest first."""
 
         return await in_backroom(self._select(*conditions, limit=limit))
 
-    async def _select(self, *conditions: ColumnElement[bool], limit: int | None = None) -> list[Purchase]:
+    async def _select(self, *conditions: ColumnElement[bool] | TextClause, limit: int | None = None) -> list[Purchase]:
         return await self.db.read(lambda connection: self._rows(connection, *conditions, limit=limit))
 
     @staticmethod
     async def _rows(
-        connection: AsyncConnection, *conditions: ColumnElement[bool], limit: int | None = None
+        connection: AsyncConnection, *conditions: ColumnElement[bool] | TextClause, limit: int | None = None
     ) -> list[Purchase]:
         query = select(purchases).where(*conditions).order_by(purchases.c.id).limit(limit)
         return [Purchase.read(row) for row in (await connection.execute(query)).mappings()]
@@ -229,7 +228,7 @@ class Ledger:
                             purchases.c.account_id == bindparam("account"),
                             purchases.c.edition == bindparam("edition"),
                             purchases.c.key.in_([bindparam(f"key_{n}") for n in range(1 + len(order.also))]),
-                            _LIVE,
+                            is_live,
                         ),
                         purchases.c.token == bindparam("token"),
                     )
@@ -471,6 +470,7 @@ class Ledger:
             rows = await connection.execute(
                 select(purchases, expired.label("expired")).where(
                     purchases.c.account_id == account_id,
+                    is_moving,
                     purchases.c.state.in_([str(State.RESERVED), str(State.SENDING)]),
                 )
             )
@@ -543,7 +543,7 @@ class Ledger:
             )
             moving = purchases.c.state.in_([str(state) for state in IN_FLIGHT])
             in_flight = select(func.count()).where(
-                purchases.c.account_id == bindparam("account"), or_(moving, uncertain)
+                purchases.c.account_id == bindparam("account"), is_moving, or_(moving, uncertain)
             )
             return select(
                 in_flight.scalar_subquery(),
@@ -611,7 +611,9 @@ def _storable(text: str) -> str:
 
 
 def _is_live(account_id: int, edition: str, keys: Sequence[str]) -> ColumnElement[bool]:
-    return and_(purchases.c.account_id == account_id, purchases.c.edition == edition, purchases.c.key.in_(keys), _LIVE)
+    return and_(
+        purchases.c.account_id == account_id, purchases.c.edition == edition, purchases.c.key.in_(keys), is_live
+    )
 
 
 def _new(name: str) -> ColumnElement[Any]:

@@ -17,7 +17,7 @@ from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.owners import is_surely_gone
 from prefect_kling.ledger.purchases import Account, Purchase
-from prefect_kling.ledger.schema import purchases
+from prefect_kling.ledger.schema import is_moving, purchases
 from prefect_kling.ledger.states import State
 
 __all__ = [
@@ -158,7 +158,7 @@ class Budgets:
 async def budgets(ledger: Ledger, account: Account, limits: Limits) -> Budgets:
     """How an account stands with its budgets now."""
     spent = await ledger.spent(account, Hold("", "", ""))
-    uncertain = await ledger.of_account(account, purchases.c.state == str(State.UNCERTAIN))
+    uncertain = await ledger.of_account(account, is_moving, purchases.c.state == str(State.UNCERTAIN))
     return Budgets(
         Budget(limits.per_day, spent.day, spent.held),
         Budget(limits.per_month, spent.month, spent.held),

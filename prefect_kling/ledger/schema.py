@@ -36,6 +36,8 @@ __all__ = [
     "counters",
     "hold_items",
     "hold_runs",
+    "is_live",
+    "is_moving",
     "metadata",
     "pins",
     "purchases",
@@ -84,8 +86,11 @@ accounts = Table(
     UniqueConstraint("base_url", "name", name="kling_accounts_one"),
 )
 
-_live = text(f"state IN ({', '.join(repr(str(s)) for s in sorted(LIVE))}) AND NOT spare")
-_moving = text(f"state IN ({', '.join(repr(str(s)) for s in sorted({*IN_FLIGHT, State.UNCERTAIN, State.COMPLETED}))})")
+# Said in the same words by the partial indexes and by every query that is meant to use them: SQLite compares the words.
+is_live: Final = text(f"state IN ({', '.join(repr(str(s)) for s in sorted(LIVE))}) AND NOT spare")
+is_moving: Final = text(
+    f"state IN ({', '.join(repr(str(s)) for s in sorted({*IN_FLIGHT, State.UNCERTAIN, State.COMPLETED}))})"
+)
 
 purchases = Table(
     "kling_purchases",
@@ -134,11 +139,11 @@ purchases = Table(
         "key",
         "edition",
         unique=True,
-        sqlite_where=_live,
-        postgresql_where=_live,
+        sqlite_where=is_live,
+        postgresql_where=is_live,
     ),
     Index("kling_purchases_task", "account_id", "task_id", unique=True),
-    Index("kling_purchases_moving", "account_id", "state", sqlite_where=_moving, postgresql_where=_moving),
+    Index("kling_purchases_moving", "account_id", "state", sqlite_where=is_moving, postgresql_where=is_moving),
     Index("kling_purchases_shot", "account_id", "storyboard", "edition", "shot"),
     Index("kling_purchases_time", "account_id", "created_at"),
 )

@@ -15,7 +15,7 @@ from prefect_kling.clips import RESULT_LIFE, RESULT_MARGIN
 from prefect_kling.gateway.errors import KlingError, TaskNotFound
 from prefect_kling.ledger.keeping import Keeper
 from prefect_kling.ledger.purchases import Purchase
-from prefect_kling.ledger.schema import purchases
+from prefect_kling.ledger.schema import is_moving, purchases
 from prefect_kling.ledger.states import State
 
 __all__ = ["Swept", "sweep"]
@@ -107,17 +107,17 @@ async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapte
     if keeper.storage is not None:
         await keeper.storage.tidy()
     # The first to expire first; what is being generated has its seven days before it.
-    completed = await ledger.of_account(account, purchases.c.state == str(State.COMPLETED))
+    completed = await ledger.of_account(account, is_moving, purchases.c.state == str(State.COMPLETED))
     completed.sort(key=lambda purchase: purchase.expires_at or purchase.created_at)
     await _each(completed, lambda purchase: _keep(keeper, purchase, swept), swept)
-    submitted = await ledger.of_account(account, purchases.c.state == str(State.SUBMITTED))
+    submitted = await ledger.of_account(account, is_moving, purchases.c.state == str(State.SUBMITTED))
     await _each(submitted, lambda purchase: _look(keeper, purchase, swept), swept)
     # What the gateway said it no longer had may be there after all, as long as results are kept.
     life = (RESULT_LIFE + RESULT_MARGIN) / timedelta(seconds=1)
     recent = or_(purchases.c.answered_at > ledger.db.later(-life), purchases.c.sent_at > ledger.db.later(-life))
     missing = await ledger.of_account(account, purchases.c.state == str(State.LOST), recent)
     await _each(missing, lambda purchase: _try_again(keeper, purchase, swept), swept)
-    swept.uncertain = await ledger.of_account(account, purchases.c.state == str(State.UNCERTAIN))
+    swept.uncertain = await ledger.of_account(account, is_moving, purchases.c.state == str(State.UNCERTAIN))
     logger.info("Swept: %s", swept.sentence())
     return swept
 

@@ -37,6 +37,7 @@ class PostgreSQL:
         if self._user:
             found = pwd.getpwnam(self._user)
             os.chown(self._folder, found.pw_uid, found.pw_gid)
+        self._watch = self._watched()
         self._run("initdb", "-D", self._data, "-A", "trust", "-U", "kling", "--no-sync")
         self.start()
         return self
@@ -44,9 +45,23 @@ class PostgreSQL:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.is_running():
-            self.stop()
+        # Its end is the watch's work, so that it is the same when this process is killed.
+        self._watch.communicate()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _watched(self) -> subprocess.Popen[bytes]:
+        """A process that stops the server when its input ends, which it does with this process, however that ends."""
+        work = 'read _; "$0" -D "$1/data" -m immediate -w stop; rm -rf "$1"'
+        return subprocess.Popen(
+            ["/bin/sh", "-c", work, str(self._programs / "pg_ctl"), str(self._folder)],
+            user=self._user,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+            start_new_session=True,
+        )
 
     @property
     def _data(self) -> str:

@@ -103,6 +103,11 @@ class KlingClient:
         self._key = (api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key).strip()
         if not self._key:
             raise AuthenticationFailed("There is no API key: set APIMODELS_API_KEY or fill in the credentials block")
+        if set(self._key) == {"*"}:
+            raise AuthenticationFailed(
+                "The API key is masked: what Prefect stored of a studio given by value has no key. Give the flow a "
+                "saved block by reference, or no studio at all, and run it anew"
+            )
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise AuthenticationFailed("The API key has characters that no key has; was something else pasted?")
         self._echo = _echo(self._key)

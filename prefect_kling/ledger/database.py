@@ -62,6 +62,11 @@ def database_url(url: str) -> URL:
     Raises:
         LedgerUnavailable: no such database is known. Quotes nothing of the URL that may be a password.
     """
+    if url and set(url) == {"*"}:
+        raise LedgerUnavailable(
+            "The ledger's URL is masked: what Prefect stored of a studio given by value has no URL. Give the flow a "
+            "saved block by reference, or no studio at all, and run it anew"
+        )
     parsed = _parsed(url)
     if parsed is None:
         raise LedgerUnavailable(

@@ -654,3 +654,8 @@ async def test_a_closed_client_holds_no_connection() -> None:
     await client.aclose()
     with pytest.raises(RuntimeError, match="closed"):
         await client.get("t1")
+
+
+def test_a_masked_key_is_told_as_such() -> None:
+    with pytest.raises(AuthenticationFailed, match=r"masked.*saved block by reference"):
+        KlingClient("**********")

@@ -579,3 +579,8 @@ class Says:
             with connection:
                 connection.recv(4096)
                 connection.sendall(self._answer)
+
+
+def test_a_masked_address_opens_no_ledger_of_that_name() -> None:
+    with pytest.raises(LedgerUnavailable, match=r"masked.*saved block by reference"):
+        database_url("**********")

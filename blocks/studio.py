@@ -119,7 +119,7 @@ class KlingStudio(Block):
             storage_options=self.storage_options.get_secret_value(),
             public_storage_url=self.public_storage_url or found.public_storage_url,
             max_in_flight=self.max_in_flight or found.max_in_flight,
-            ledger_url=_first(self.ledger_url, found.ledger_url, default=f"sqlite:///{home / 'kling' / 'ledger.db'}"),
+            ledger_url=_first(self.ledger_url, found.ledger_url, default=str(home / "kling" / "ledger.db")),
             home=home / "kling",
             budget_per_run=_limit(self.budget_per_run, found.budget_per_run),
             budget_per_day=_limit(self.budget_per_day, found.budget_per_day),

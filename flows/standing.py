@@ -21,7 +21,7 @@ from prefect_kling.ledger.keys import Identity, Place, base_key, canonical, key_
 from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import State
-from prefect_kling.ledger.takes import Slate, pinned, retake
+from prefect_kling.ledger.takes import FINISHED, Pin, Slate, pinned, retake
 from prefect_kling.storyboard.document import slug
 from prefect_kling.storyboard.plan import Plan, PlannedShot
 from prefect_kling.storyboard.reader import Document
@@ -90,7 +90,7 @@ class Reckoner:
         self.folder = f"{file_name(edition)}/{self.storyboard}"
         self.prices = PriceTable.load(desk.settings.prices)
         self._files: dict[str, asyncio.Task[str]] = {}
-        self._pins: dict[tuple[str, str], int] | None = None
+        self._pins: dict[tuple[str, str], Pin] | None = None
 
     async def digest(self, source: str) -> str:
         """The sha256 of a file that shots take in; each is read once."""
@@ -98,12 +98,13 @@ class Reckoner:
             self._files[source] = asyncio.create_task(asyncio.to_thread(_sha256, source))
         return await asyncio.shield(self._files[source])
 
-    async def order(self, shot: PlannedShot, clips: Mapping[str, tuple[str, float]]) -> Order:
+    async def order(self, shot: PlannedShot, clips: Mapping[str, tuple[str, float]], *, pin: bool = True) -> Order:
         """What to buy for a shot.
 
         Args:
             shot: of the plan.
             clips: sha256 and seconds of each clip it takes in, by shot.
+            pin: whether a retake pins its take; else the order is that of the take which is used now.
         """
         identities: dict[Place, Identity] = {}
         for entry in shot.inputs:
@@ -116,7 +117,7 @@ class Reckoner:
                     identities[entry.place] = (kind, clips[entry.source][0])
         body = canonical(shot.request.body(), identities)
         base, length = base_key(body), _input_seconds(shot, clips)
-        take = await self._take(shot.id, base)
+        take = await self._take(shot.id, base, pin=pin)
         return Order(
             edition=self.edition,
             key=key_of(base, take),
@@ -132,41 +133,51 @@ class Reckoner:
             run=self.run,
         )
 
-    async def _take(self, shot: str, base: str) -> int:
-        if shot in self.retakes:
+    async def retaken(self, order: Order) -> bool:
+        """Whether this run has pinned the take of an order already, as a retry finds it."""
+        pin = (await self._pinned()).get((order.shot, _base_of(order)))
+        return bool(self.run) and pin is not None and pin.run == self.run
+
+    async def _take(self, shot: str, base: str, *, pin: bool) -> int:
+        if pin and shot in self.retakes:
             return await retake(
                 self.desk.ledger, self.desk.account, Slate(self.edition, self.storyboard, shot, base), self.run
             )
+        found = (await self._pinned()).get((shot, base))
+        return 1 if found is None else found.take
+
+    async def _pinned(self) -> dict[tuple[str, str], Pin]:
         if self._pins is None:
             self._pins = await pinned(self.desk.ledger, self.desk.account, self.edition, self.storyboard)
-        return self._pins.get((shot, base), 1)
+        return self._pins
 
 
 async def standings(reckoner: Reckoner) -> dict[str, Standing]:
-    """How every shot of a plan stands, by id; nothing is pinned for retakes, which count as new."""
+    """How every shot of a plan stands, by id. Nothing is pinned; a retake that this run has yet to begin is new."""
     before = await _bought_before(reckoner)
     found: dict[str, Standing] = {}
     for level in _levels(reckoner.planned.order):
         orders: dict[str, list[Order]] = {}
         for shot in level:
             blocking = next((need for need in shot.needs if found[need].status != "kept"), None)
-            if shot.id in reckoner.retakes:
-                found[shot.id] = Standing("new", to_buy={0: micro_usd(shot.upper_usd)})
-            elif blocking is not None:
+            if blocking is not None:
                 found[shot.id] = _through(shot, blocking, found[blocking], shot.id in before)
             else:
-                order = await reckoner.order(shot, {need: _facts(found[need]) for need in shot.needs})
+                order = await reckoner.order(shot, {need: _facts(found[need]) for need in shot.needs}, pin=False)
                 orders[shot.id] = [order, *further_takes(order, shot.takes)]
         keys = [key for takes in orders.values() for order in takes for key in (order.key, *order.also)]
         live = await reckoner.desk.ledger.find(reckoner.desk.account, reckoner.edition, keys)
         for shot_id, takes in orders.items():
-            found[shot_id] = _standing(takes, live)
+            standing = _standing(takes, live)
+            if shot_id in reckoner.retakes and not await reckoner.retaken(takes[0]):
+                standing = _retaken(takes, standing)
+            found[shot_id] = standing
     return _sharing(reckoner.planned, found)
 
 
 def further_takes(order: Order, takes: int) -> list[Order]:
     """The orders of the other takes that are wanted of a shot: 1 to `takes`, but for the order's own."""
-    base = order.key.rpartition("#")[0]
+    base = _base_of(order)
     return [
         replace(order, take=take, key=key_of(base, take), also=()) for take in range(1, takes + 1) if take != order.take
     ]
@@ -181,6 +192,14 @@ def _standing(takes: list[Order], live: Mapping[str, Purchase]) -> Standing:
     return Standing(status, key=order.key, purchase=purchase, take=order.take, to_buy=to_buy)
 
 
+def _retaken(takes: list[Order], standing: Standing) -> Standing:
+    """How a shot stands that is to be retaken: a take that is not finished is gone on with, else the next is bought."""
+    if standing.purchase is None or standing.purchase.state not in FINISHED:
+        return standing
+    following = 1 + max(order.take for order in takes if order.take not in standing.to_buy)
+    return Standing("new", to_buy={**standing.to_buy, following: takes[0].micro_usd})
+
+
 def _through(shot: PlannedShot, need: str, upstream: Standing, bought_before: bool) -> Standing:
     to_buy = dict.fromkeys(range(1, shot.takes + 1), micro_usd(shot.upper_usd))
     if not bought_before:
@@ -189,15 +208,18 @@ def _through(shot: PlannedShot, need: str, upstream: Standing, bought_before: bo
 
 
 def _sharing(plan: Plan, found: dict[str, Standing]) -> dict[str, Standing]:
-    """Says of shots that are one purchase that they are, and counts its price once."""
+    """Says of shots that are one purchase that they are, and counts the price of each take once."""
     firsts: dict[str, str] = {}
+    counted: set[str] = set()
     shared = {}
     for shot in plan.order:
         standing = found[shot.id]
         if standing.key is not None:
-            first = firsts.setdefault(standing.key, shot.id)
-            if first != shot.id:
-                shared[shot.id] = replace(standing, shares=first, to_buy={})
+            base, first = standing.key.rpartition("#")[0], firsts.setdefault(standing.key, shot.id)
+            keys = {take: key_of(base, take) for take in standing.to_buy}
+            to_buy = {take: micro for take, micro in standing.to_buy.items() if keys[take] not in counted}
+            counted.update(keys.values())
+            shared[shot.id] = replace(standing, shares=None if first == shot.id else first, to_buy=to_buy)
     return found | shared
 
 
@@ -222,6 +244,11 @@ def _levels(order: Iterable[PlannedShot]) -> list[list[PlannedShot]]:
             levels.append([])
         levels[depth[shot.id]].append(shot)
     return levels
+
+
+def _base_of(order: Order) -> str:
+    """The key of an order without its take."""
+    return order.key.rpartition("#")[0]
 
 
 def _facts(standing: Standing) -> tuple[str, float]:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import httpx
+
 from prefect_kling.clips import ClipStorage
 from prefect_kling.gateway.client import KlingClient
 from prefect_kling.ledger.backroom import in_backroom
@@ -67,7 +69,7 @@ class Desk:
     @property
     def account(self) -> Account:
         """Who pays."""
-        return Account(self.settings.base_url.strip().rstrip("/"), self.settings.account)
+        return Account(_one_spelling(self.settings.base_url), self.settings.account)
 
     @property
     def limits(self) -> Limits:
@@ -114,3 +116,14 @@ class Desk:
         """Where its clips are kept."""
         settings = self.settings
         return ClipStorage(settings.storage_url, settings.storage_options, public_url=settings.public_storage_url)
+
+
+def _one_spelling(base_url: str) -> str:
+    """A gateway's address, whatever the letters' case, the port or the slash at its end: it is the same account."""
+    base = base_url.strip().rstrip("/")
+    try:
+        url = httpx.URL(base)
+        # Said once more: the first time, `HTTPS` is not known to have 443 as its own port.
+        return str(url.copy_with(port=url.port)).rstrip("/")
+    except httpx.InvalidURL:
+        return base  # the client refuses it

@@ -410,7 +410,8 @@ class Ledger:
             _, spent = await self._standing(connection, account_id, hold, limits, now)
             mine = spent.held_by_run
             others = Spent(spent.run, spent.day, spent.month, spent.held - mine, 0)
-            why = refusal(limits, others, mine)
+            # Who buys nothing joins and finishes what is there, whatever was spent.
+            why = refusal(limits, others, mine) if any(wanted.values()) else None
             if why is not None:
                 raise BudgetExceeded(f"Nothing was bought: {why}")
 

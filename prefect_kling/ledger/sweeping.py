@@ -115,7 +115,9 @@ async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapte
     # What the gateway said it no longer had may be there after all, as long as results are kept.
     life = (RESULT_LIFE + RESULT_MARGIN) / timedelta(seconds=1)
     recent = or_(purchases.c.answered_at > ledger.db.later(-life), purchases.c.sent_at > ledger.db.later(-life))
-    missing = await ledger.of_account(account, purchases.c.state == str(State.LOST), recent)
+    # One that was stored once may be there again at any time, as a disk is that was away.
+    worth_a_look = or_(recent, purchases.c.clip.is_not(None))
+    missing = await ledger.of_account(account, purchases.c.state == str(State.LOST), worth_a_look)
     await _each(missing, lambda purchase: _try_again(keeper, purchase, swept), swept)
     swept.uncertain = await ledger.of_account(account, is_moving, purchases.c.state == str(State.UNCERTAIN))
     logger.info("Swept: %s", swept.sentence())

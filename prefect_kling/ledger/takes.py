@@ -15,9 +15,10 @@ from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.schema import pins, purchases
 from prefect_kling.ledger.states import State
 
-__all__ = ["Slate", "pinned", "retake"]
+__all__ = ["FINISHED", "Pin", "Slate", "pinned", "retake"]
 
 FINISHED = (State.COMPLETED, State.STORED, State.LOST)
+"""A take in one of these is followed by another one when it is retaken; any other is gone on with."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,25 @@ class Slate:
     base_key: str
 
 
-async def pinned(ledger: Ledger, account: Account, edition: str, storyboard: str) -> dict[tuple[str, str], int]:
-    """The takes that runs of a storyboard use in place of the first: by shot and key without take."""
+@dataclass(frozen=True)
+class Pin:
+    """The take that runs use in place of the first, and the run that pinned it."""
+
+    take: int
+    run: str
+
+
+async def pinned(ledger: Ledger, account: Account, edition: str, storyboard: str) -> dict[tuple[str, str], Pin]:
+    """What is pinned for a storyboard: by shot and key without take."""
     account_id = await ledger.account_id(account)
 
-    async def work(connection: AsyncConnection) -> dict[tuple[str, str], int]:
+    async def work(connection: AsyncConnection) -> dict[tuple[str, str], Pin]:
         rows = await connection.execute(
-            select(pins.c.shot, pins.c.base_key, pins.c.take).where(
+            select(pins.c.shot, pins.c.base_key, pins.c.take, pins.c.run).where(
                 pins.c.account_id == account_id, pins.c.edition == edition, pins.c.storyboard == storyboard
             )
         )
-        return {(shot, base): int(take) for shot, base, take in rows}
+        return {(shot, base): Pin(int(take), run) for shot, base, take, run in rows}
 
     return await in_backroom(ledger.db.read(work))
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from prefect.blocks.core import Block
+from prefect.settings import PREFECT_HOME, temporary_settings
 from prefect.testing.standard_test_suites.blocks import BlockStandardTestSuite
 
 from prefect_kling import KlingCredentials, KlingStudio
 from prefect_kling.gateway.client import DEFAULT_BASE_URL
 from prefect_kling.gateway.errors import AuthenticationFailed
+from prefect_kling.ledger.database import database_url
+from prefect_kling.ledger.desk import Desk
+from prefect_kling.ledger.purchases import Account
+
+if TYPE_CHECKING:
+    from prefect_kling.ledger.ledger import Ledger
 
 KEY = "sk-blocks-7d1f0a"
 
@@ -99,6 +107,23 @@ def test_without_any_setting_the_defaults_of_the_descriptions_hold(
     assert (settings.base_url, settings.max_in_flight, settings.budget_per_run) == (DEFAULT_BASE_URL, 20, None)
     assert (settings.poll_interval, settings.max_wait) == (5.0, 3600.0)
     assert settings.storage_url.endswith("kling/storage")
+
+
+def test_the_default_ledger_is_in_the_home_whatever_its_path_holds(
+    studio: KlingStudio, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "what? 100%41 #1"
+    with temporary_settings(updates={PREFECT_HOME: home}):
+        url = database_url(studio.settings().ledger_url.get_secret_value())
+    assert url.database == str(home / "kling" / "ledger.db")
+    assert not url.query
+
+
+@pytest.mark.parametrize("address", ["https://Gateway.Example.com/v1/", "HTTPS://gateway.example.com:443/v1"])
+def test_an_address_written_in_another_way_is_the_same_account(studio: KlingStudio, address: str) -> None:
+    credentials = KlingCredentials(api_key=KEY, base_url=address)
+    settings = studio.model_copy(update={"credentials": credentials}).settings()
+    assert Desk(settings, cast("Ledger", None)).account == Account("https://gateway.example.com/v1")
 
 
 def test_without_a_key_the_client_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
 from prefect_kling import KlingCredentials, KlingStudio
-from prefect_kling.flows import generate_video, render_storyboard
+from prefect_kling.flows import generate_video, render_storyboard, storyboard
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.preparing import Wish, prepare
 from prefect_kling.flows.standing import Standing
@@ -174,6 +174,48 @@ async def test_a_retake_is_bought_once_and_later_runs_follow_it(
     assert (await standing(board, studio))["dawn"].take == 2
 
 
+async def test_a_retry_of_a_retake_needs_no_money_for_what_it_has_bought(
+    studio: KlingStudio, simulator: Running, board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await render(board, studio)
+    ends = 0
+
+    def fails_once(rendering: Rendering) -> Any:
+        nonlocal ends
+        ends += 1
+        if ends == 1:
+            raise OSError("the machine had enough")
+        return end(rendering)
+
+    end = storyboard._final_state
+    monkeypatch.setattr(storyboard, "_final_state", fails_once)
+    retried = render_storyboard.with_options(retries=1)
+    found = await outcome(
+        await retried(str(board), studio, retake=["dawn"], budget=float(2 * PRICE), return_state=True)
+    )
+    assert statuses(found) == {"dawn": "kept", "storm": "kept", "quay": "kept"}
+    assert (ends, found.usd, simulator.service.stats()["creates"]) == (2, 2 * PRICE, 5)
+
+
+async def test_what_a_retake_needs_is_what_it_buys(studio: KlingStudio, board: Path) -> None:
+    # A shot that was never bought has its first take retaken.
+    assert (await standing(board, studio, retake=["dawn"]))["dawn"].to_buy.keys() == {1}
+    await render(board, studio)
+    board.write_text(BOARD.replace("prompt: A lighthouse at dawn", "prompt: A lighthouse at dawn\n    takes: 3"))
+    planned = (await standing(board, studio, retake=["dawn"]))["dawn"]
+    assert (planned.status, set(planned.to_buy)) == ("new", {2, 3})
+    assert (await render(board, studio, retake=["dawn"])).usd == 3 * PRICE  # and storm, which edits it
+    planned = (await standing(board, studio, retake=["dawn"]))["dawn"]
+    assert (planned.status, set(planned.to_buy)) == ("new", {4})
+
+
+async def test_a_rerun_that_buys_nothing_needs_no_budget(studio: KlingStudio, board: Path) -> None:
+    await render(board, studio)
+    poor = studio.model_copy(update={"budget_per_day": 0.3, "budget_per_month": 0.3})
+    assert set(statuses(await render(board, poor, budget=0.01)).values()) == {"kept"}
+    await nothing_left(studio)
+
+
 async def test_a_retake_of_no_shot_is_refused_before_anything_is_bought(
     studio: KlingStudio, simulator: Running, board: Path
 ) -> None:
@@ -192,6 +234,18 @@ async def test_shots_that_are_the_same_are_one_purchase(studio: KlingStudio, sim
     assert rendering.shots[1].clip is not None
     assert rendering.shots[0].clip.sha256 == rendering.shots[1].clip.sha256
     assert rendering.usd == 2 * PRICE
+
+
+async def test_a_further_take_of_a_shot_that_shares_another_is_counted(
+    studio: KlingStudio, simulator: Running, board: Path
+) -> None:
+    board.write_text(
+        BOARD.replace("    base: dawn\n", "    takes: 2\n").replace("A storm at night", "A lighthouse at dawn")
+    )
+    planned = await standing(board, studio)
+    assert (planned["storm"].shares, list(planned["storm"].to_buy)) == ("dawn", [2])
+    assert (await render(board, studio)).usd == 3 * PRICE
+    assert simulator.service.stats()["creates"] == 3
 
 
 async def test_further_takes_are_bought_once_and_the_film_uses_the_first(

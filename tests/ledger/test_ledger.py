@@ -350,6 +350,15 @@ async def test_a_storyboard_is_admitted_whole_or_not_at_all(ledger: Ledger, acco
     assert await ledger.spent(account, hold_of()) == Spent(held=3 * PRICE, held_by_run=3 * PRICE)
 
 
+async def test_who_buys_nothing_is_admitted_whatever_was_spent(
+    ledger: Ledger, account: Account, order: MakeOrder
+) -> None:
+    await reserved(ledger, account, order())
+    await ledger.admit(account, hold_of("r2"), {}, Limits(per_day=PRICE - 1, per_month=PRICE - 1))
+    with pytest.raises(BudgetExceeded):
+        await ledger.admit(account, hold_of("r3"), {("dawn", 1): 1}, Limits(per_day=PRICE - 1))
+
+
 async def test_a_hold_moves_into_rows_and_never_counts_twice(
     ledger: Ledger, account: Account, order: MakeOrder
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from prefect_kling.clips import ClipStorage
 from prefect_kling.gateway.client import KlingClient
+from prefect_kling.gateway.errors import TaskNotFound
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger import sweeping
 from prefect_kling.ledger.answers import Answer
@@ -166,6 +167,21 @@ async def test_what_was_thought_lost_and_is_there_after_all_is_stored(keeper: Ke
     before = shop.server.service.stats()["polls"]
     await sweep(keeper)
     assert shop.server.service.stats()["polls"] == before
+
+
+async def test_one_whose_disk_is_back_after_a_month_is_stored_again(keeper: Keeper, shop: Shop, shift: Shift) -> None:
+    row = await keeper.keep(await shop.completed("A fox"))
+    assert row.clip is not None
+    shop.server.service.results.expire(str(row.task_id))
+    path, elsewhere = Path(row.clip.path), Path(row.clip.path).with_suffix(".away")
+    path.rename(elsewhere)
+    with pytest.raises(TaskNotFound):
+        await keeper.keep(row)
+    shift.advance(timedelta(days=30).total_seconds())
+    assert (await sweep(keeper)).stored == []
+    elsewhere.rename(path)
+    assert (await sweep(keeper)).stored == [row.short]
+    assert (await keeper.ledger.get(row.id)).state is State.STORED
 
 
 async def test_an_expired_result_is_told_as_lost(keeper: Keeper, shop: Shop) -> None:

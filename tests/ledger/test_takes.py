@@ -13,7 +13,7 @@ from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.states import Event, State
-from prefect_kling.ledger.takes import FINISHED, Slate, pinned, retake
+from prefect_kling.ledger.takes import FINISHED, Pin, Slate, pinned, retake
 
 if TYPE_CHECKING:
     from tests.ledger.conftest import Ledgers, MakeOrder
@@ -46,7 +46,8 @@ async def take_made(
 async def pinned_take(ledger: Ledger, account: Account, slate: Slate = SLATE) -> int:
     """The take that a run uses."""
     found = await pinned(ledger, account, slate.edition, slate.storyboard)
-    return found.get((slate.shot, slate.base_key), 1)
+    pin = found.get((slate.shot, slate.base_key))
+    return 1 if pin is None else pin.take
 
 
 async def test_without_a_retake_it_is_the_first(ledger: Ledger, account: Account, order: MakeOrder) -> None:
@@ -61,6 +62,7 @@ async def test_a_retake_pins_the_next_for_later_runs_and_a_retry_gets_the_same(
     await take_made(ledger, account, order, 1, State.STORED)
     assert await retake(ledger, account, SLATE, "r1") == 2
     assert await pinned_take(ledger, account) == 2
+    assert (await pinned(ledger, account, SLATE.edition, SLATE.storyboard)).popitem()[1] == Pin(2, "r1")
     await take_made(ledger, account, order, 2, State.STORED)
     assert await retake(ledger, account, SLATE, "r1") == 2  # a retry of that run, also when its take is done
     assert await retake(ledger, account, SLATE, "r2") == 3

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
@@ -203,13 +204,18 @@ class _Run:
             return await _named(create_video, f"{name} · create")(
                 request.body(),
                 self.studio,
-                order=order,
+                order=replace(order, shot=self._held_for(order)),
                 budget=self.prepared.budget,
                 wait_for=[origin for _, origin in sources if origin is not None],
             )
         except CLOSES_THE_TILL as error:
             self.till_closed = error
             raise
+
+    def _held_for(self, order: Order) -> str:
+        """The shot that an order's money is held for: of shots that are one purchase, the first."""
+        standing = self.prepared.standings[order.shot]
+        return order.shot if standing.shares is None or order.take in standing.to_buy else standing.shares
 
     async def _live(self, order: Order) -> Purchase | None:
         found = await self.desk.ledger.find(self.desk.account, order.edition, (order.key, *order.also))

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
 from prefect_kling import KlingCredentials, KlingStudio
-from prefect_kling.flows import generate_video, render_storyboard, storyboard
+from prefect_kling.flows import generate_video, render_storyboard, rendering, storyboard
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.preparing import Wish, prepare
 from prefect_kling.flows.standing import Standing
@@ -234,6 +234,28 @@ async def test_shots_that_are_the_same_are_one_purchase(studio: KlingStudio, sim
     assert rendering.shots[1].clip is not None
     assert rendering.shots[0].clip.sha256 == rendering.shots[1].clip.sha256
     assert rendering.usd == 2 * PRICE
+
+
+async def test_whichever_of_two_shots_that_are_one_purchase_buys_it_the_money_held_for_it_is_used(
+    studio: KlingStudio, simulator: Running, board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.write_text(BOARD.replace("    base: dawn\n", "").replace("A storm at night", "A lighthouse at dawn"))
+    bought = asyncio.Event()
+
+    async def the_second_first(self: Any, shot: Any, *given: Any) -> Any:
+        if shot.id != "storm":
+            await bought.wait()
+        try:
+            return await buy(self, shot, *given)
+        finally:
+            bought.set()
+
+    buy = rendering._Run._buy
+    monkeypatch.setattr(rendering._Run, "_buy", the_second_first)
+    found = await render(board, studio, budget=float(2 * PRICE))
+    assert (found.usd, simulator.service.stats()["creates"]) == (2 * PRICE, 2)
+    assert found.film is not None, found.sentence()
+    await nothing_left(studio)
 
 
 async def test_a_further_take_of_a_shot_that_shares_another_is_counted(

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import fsspec
 
-from prefect_kling.clips import file_name
+from prefect_kling.clips import file_name, without_password
 from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.gateway.prices import PriceTable, billed_seconds, micro_usd, upper_cost
 from prefect_kling.ledger.desk import Desk
@@ -272,4 +272,4 @@ def _sha256(source: str) -> str:
                 digest.update(chunk)
             return digest.hexdigest()
     except (OSError, ValueError, ImportError) as error:
-        raise InvalidMedia(f"{source} cannot be read: {error}") from error
+        raise InvalidMedia(f"{without_password(source)} cannot be read: {error}") from error

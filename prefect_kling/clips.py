@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_kling.gateway.errors import InvalidMedia, KlingError
 
-__all__ = ["Clip", "ClipStorage", "file_name"]
+__all__ = ["Clip", "ClipStorage", "file_name", "without_password"]
 
 RESULT_LIFE: Final = timedelta(days=7)
 RESULT_MARGIN: Final = timedelta(hours=6)
@@ -90,7 +90,7 @@ class ClipStorage:
                 str(Path(url).expanduser()) if "://" not in url else url, **(options or {})
             )
         except Exception as error:  # drivers raise what they like, some already when they cannot connect
-            raise KlingError(f"The storage {_without_password(url)} cannot be used: {error}") from error
+            raise KlingError(f"The storage {without_password(url)} cannot be used: {error}") from error
         self._local = "file" in ([self._fs.protocol] if isinstance(self._fs.protocol, str) else self._fs.protocol)
 
     def location(self, name: str) -> str:
@@ -121,7 +121,7 @@ class ClipStorage:
                 raise
             # Drivers have errors of their own, and their texts do not name the storage.
             said = str(error) or type(error).__name__
-            raise OSError(f"The storage {_without_password(self.url)} cannot be written: {said}") from error
+            raise OSError(f"The storage {without_password(self.url)} cannot be written: {said}") from error
 
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator[Path]:
@@ -204,14 +204,15 @@ class ClipStorage:
         """
         async with self._copied(location) as path:
             if sha256 is not None and await asyncio.to_thread(_sha256, path) != sha256:
-                raise InvalidMedia(f"{location} is not the file that was stored: its sha256 has changed")
+                shown = without_password(location)
+                raise InvalidMedia(f"{shown} is not the file that was stored: its sha256 has changed")
             yield path
 
     @asynccontextmanager
     async def _copied(self, location: str) -> AsyncIterator[Path]:
         if self._local:
             if not await asyncio.to_thread(Path(location).is_file):
-                raise InvalidMedia(f"{location} is not there")
+                raise InvalidMedia(f"{without_password(location)} is not there")
             yield Path(location)
             return
         async with self.incoming() as folder:
@@ -219,7 +220,7 @@ class ClipStorage:
             try:
                 await asyncio.to_thread(self._fs.get_file, self._path(location), str(copy))
             except FileNotFoundError:
-                raise InvalidMedia(f"{location} is not there") from None
+                raise InvalidMedia(f"{without_password(location)} is not there") from None
             yield copy
 
     def _path(self, location: str) -> str:
@@ -234,7 +235,8 @@ def file_name(text: str, *, most: int = 80) -> str:
     return f"{safe[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """An address for people."""
     return re.sub(r"(://)[^/]*@", r"\1***@", url)
 
 

@@ -11,6 +11,7 @@ import fsspec
 import pytest
 
 from prefect_kling.clips import ClipStorage
+from prefect_kling.flows.standing import _sha256
 from prefect_kling.gateway.errors import InvalidMedia, KlingError
 
 
@@ -80,3 +81,14 @@ async def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path)
         assert mine.is_dir()
         assert not old.exists()
     assert await ClipStorage("memory://films").tidy() == 0
+
+
+async def test_a_files_password_is_in_no_error(tmp_path: Path) -> None:
+    location = "memory://user:s3cret@clip-tests/none.png"
+    with pytest.raises(InvalidMedia, match=r"memory://\*\*\*@clip-tests/none.png is not there") as caught:
+        async with ClipStorage(location).at_hand(location):
+            pass
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(InvalidMedia, match=r"ftp://\*\*\*@127.0.0.1:1/none.png cannot be read") as caught:
+        _sha256("ftp://user:s3cret@127.0.0.1:1/none.png")
+    assert "s3cret" not in str(caught.value)

@@ -223,7 +223,12 @@ class _Run:
 
     async def _bought(self, order: Order | None) -> Purchase | None:
         """What this run bought for a shot; what others bought, or another shot that is the same, is not on its bill."""
-        found = None if order is None else await self._live(order)
+        try:
+            found = None if order is None else await self._live(order)
+        except LedgerUnavailable as error:
+            # What became of the shot is known; what it cost is in the ledger, and must not cost its siblings.
+            get_run_logger().warning("%s", error)
+            return None
         if order is None or found is None or found.order.run != self.reckoner.run:
             return None
         this = (order.shot, order.take)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -16,6 +17,7 @@ from prefect_kling.flows.preparing import Wish, prepare
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.rendering import render
 from prefect_kling.flows.runs import edition_of_run, run_id
+from prefect_kling.gateway.errors import StoryboardError
 from prefect_kling.ledger.money import shown
 from prefect_kling.storyboard.document import Storyboard
 
@@ -55,6 +57,8 @@ async def render_storyboard(
         OSError: the storage cannot be written; nothing was bought.
     """
     studio = studio or KlingStudio.from_environment()
+    if budget is not None and not (math.isfinite(budget) and budget > 0):
+        raise StoryboardError(f"budget has to be an amount in USD above zero, not {budget}")
     wish = Wish(
         edition=edition_of_run(edition),
         retake=tuple(retake or ()),

@@ -11,6 +11,7 @@ from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip
+from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media.join import CutClip, join
 from prefect_kling.tasks.results import Film
 
@@ -43,10 +44,16 @@ async def join_clips(
     storage = studio.get_storage()
     names = titles or [f"Shot {n}" for n in range(1, len(clips) + 1)]
     async with AsyncExitStack() as stack:
-        cut = [
-            CutClip(await stack.enter_async_context(storage.at_hand(clip.path, sha256=clip.sha256)), title)
-            for clip, title in zip(clips, names, strict=True)
-        ]
+        try:
+            cut = [
+                CutClip(await stack.enter_async_context(storage.at_hand(clip.path, sha256=clip.sha256)), title)
+                for clip, title in zip(clips, names, strict=True)
+            ]
+        except InvalidMedia as error:
+            raise InvalidMedia(
+                f"{error}. Remove it and run again: it is fetched once more from the gateway, which keeps it for 7 "
+                "days, and costs nothing"
+            ) from error
         folder = await stack.enter_async_context(storage.incoming())
         film = await join(cut, folder / "film.mp4")
         location = await storage.publish(film.path, name)

@@ -339,10 +339,13 @@ def uncertain(purchase: Purchase) -> PurchaseUncertain:
 def lost(purchase: Purchase) -> TaskNotFound:
     """What an operator has to know about a result that is gone."""
     why = f" ({purchase.reason.rstrip('.')})" if purchase.reason else ""
+    back = (
+        f"Where {purchase.clip.path} can be put back, do that and run `prefect-kling sweep`. " if purchase.clip else ""
+    )
     again = f"--retake {purchase.order.shot}" if purchase.order.shot else "another edition"
     return TaskNotFound(
         f"The clip of {purchase.named} is lost: task {purchase.task_id} was paid for, and the gateway no longer has "
-        f"its result{why}. It is not bought again by itself; {again} buys a new one",
+        f"its result{why}. {back}It is not bought again by itself; {again} buys a new one",
         task_id=purchase.task_id,
     )
 

@@ -93,7 +93,13 @@ def _parsed(url: str) -> URL | None:
 def _of_sqlite(url: URL) -> URL:
     if not url.database or ":memory:" in url.database or url.query.get("mode") == "memory":
         raise LedgerUnavailable("The ledger's URL names no file: a ledger in memory would forget what was paid for")
-    return url
+    path = Path(url.database).expanduser()
+    if not path.is_absolute() and not url.database.startswith("file:"):
+        raise LedgerUnavailable(
+            f"The ledger's path {path} is relative: run in another folder, it would be another ledger, which knows "
+            "of no purchase. Name it from the root, as in sqlite:////srv/kling/ledger.db"
+        )
+    return url if url.database.startswith("file:") else url.set(database=str(path))
 
 
 def _of_postgresql(url: URL) -> URL:

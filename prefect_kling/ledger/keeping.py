@@ -130,6 +130,13 @@ class Keeper:
             return await self._failed(purchase, failure_of(task))
         if task.state == "completed" and task.result_urls:
             return await self._completed(purchase, task)
+        if not task.known:
+            self.logger.warning("%s: task %s is %r, which nobody knows", purchase.named, task.task_id, task.state)
+        since = purchase.answered_at or purchase.created_at
+        if await self.ledger.time() - since > RESULT_LIFE:
+            return await self._gone(
+                purchase, f"it is {task.state!r} after {RESULT_LIFE.days} days, and nothing is kept longer"
+            )
         await self.ledger.polled(purchase)
         return purchase
 

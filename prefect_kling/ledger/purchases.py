@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from sqlalchemy import RowMapping
 
 from prefect_kling.clips import Clip
+from prefect_kling.gateway.errors import InvalidRequest
 from prefect_kling.ledger.money import shown
 from prefect_kling.ledger.states import NEXT, Next, State
+
+MAX_EDITION: Final = 255
 
 __all__ = ["Account", "Order", "Purchase"]
 
@@ -53,6 +56,11 @@ class Order:
     folder: str = "clips"
     run: str = ""
     also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.edition) <= MAX_EDITION or not self.edition.isprintable():
+            said = f"{self.edition[:60]!r} with {len(self.edition)}"
+            raise InvalidRequest(f"An edition has 1 to {MAX_EDITION} printable characters; this is {said}")
 
     @property
     def described(self) -> str:

@@ -118,6 +118,8 @@ async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapte
     # One that was stored once may be there again at any time, as a disk is that was away.
     worth_a_look = or_(recent, purchases.c.clip.is_not(None))
     missing = await ledger.of_account(account, purchases.c.state == str(State.LOST), worth_a_look)
+    ago = await ledger.time() - RESULT_LIFE - RESULT_MARGIN
+    missing = [row for row in missing if (row.answered_at or row.created_at) > ago or await _is_back(keeper, row)]
     await _each(missing, lambda purchase: _try_again(keeper, purchase, swept), swept)
     swept.uncertain = await ledger.of_account(account, is_moving, purchases.c.state == str(State.UNCERTAIN))
     logger.info("Swept: %s", swept.sentence())
@@ -156,6 +158,12 @@ async def _look(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:
 async def _keep(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:
     await keeper.keep(purchase)
     swept.stored.append(purchase.short)
+
+
+async def _is_back(keeper: Keeper, purchase: Purchase) -> bool:
+    """Whether the file of a lost purchase is there; the gateway need not be asked about it any more."""
+    storage, clip = keeper.storage, purchase.clip
+    return storage is not None and clip is not None and await storage.size(clip.path) == clip.bytes
 
 
 async def _try_again(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:

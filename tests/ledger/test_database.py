@@ -584,3 +584,13 @@ class Says:
 def test_a_masked_address_opens_no_ledger_of_that_name() -> None:
     with pytest.raises(LedgerUnavailable, match=r"masked.*saved block by reference"):
         database_url("**********")
+
+
+def test_a_relative_path_would_be_another_ledger_in_another_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for url in ("ledger.db", "sqlite:///ledger.db", "sqlite:///./x/ledger.db"):
+        with pytest.raises(LedgerUnavailable, match="relative"):
+            database_url(url)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert database_url("sqlite:///~/ledger.db").database == str(tmp_path / "ledger.db")

@@ -397,3 +397,20 @@ async def test_a_look_that_finds_no_gateway_changes_nothing(
     with pytest.raises(GatewayUnavailable):
         await Script(t1=503).keeper(ledger, account).look(row)
     assert await ledger.get(row.id) == row
+
+
+@pytest.mark.parametrize("state", ["pending", "dreaming"])
+async def test_what_has_not_ended_in_seven_days_takes_no_slot_any_more(
+    ledger: Ledger,
+    account: Account,
+    shift: Shift,
+    submitted: Callable[[str], Awaitable[Purchase]],
+    state: str,
+) -> None:
+    keeper, purchase = Script(t1={"state": state}).keeper(ledger, account), await submitted("t1")
+    assert (await keeper.look(purchase)).state is State.SUBMITTED
+    shift.advance(7 * 24 * 3600 + 60)
+    gone = await keeper.look(purchase)
+    assert gone.state is State.LOST
+    assert gone.counted == gone.order.micro_usd
+    assert state in str(gone.reason)

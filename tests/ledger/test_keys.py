@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from prefect_kling.gateway.errors import InvalidRequest
 from prefect_kling.gateway.requests import ImageInput, MultiPrompt, OmniVideoRequest, VideoInput
 from prefect_kling.ledger.keys import KEY_VERSION, Identity, Place, base_key, canonical, key_of
+from prefect_kling.ledger.purchases import Order
 
 PICTURE = base64.b64encode(b"a picture").decode()
 SHA_OF_PICTURE = hashlib.sha256(b"a picture").hexdigest()
@@ -216,3 +218,9 @@ def test_what_the_ledger_keeps_names_everything_and_carries_no_picture() -> None
     ]
     assert PICTURE not in json.dumps(found)
     assert body == before
+
+
+@pytest.mark.parametrize("edition", ["", "x" * 256, "a\0b", "two\nlines"])
+def test_an_edition_that_a_database_cannot_hold_is_refused(edition: str) -> None:
+    with pytest.raises(InvalidRequest, match="1 to 255 printable characters"):
+        Order(edition, "k1:0#1", {}, "kling-v3-omni", 5, 1000)

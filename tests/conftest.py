@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from prefect_kling.simulator.server import Running
 
 # Imports are inside the fixtures: most rooms' tests need neither Prefect nor the simulator.
+
+# A shell's background job has interrupts ignored, and hands that on to every process that the tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _home = tempfile.TemporaryDirectory(prefix="kling-tests-", ignore_cleanup_errors=True)
 # Prefect reads it when it is first imported; what tests leave there is nobody's.

@@ -34,6 +34,12 @@ _home = tempfile.TemporaryDirectory(prefix="kling-tests-", ignore_cleanup_errors
 # Prefect reads it when it is first imported; what tests leave there is nobody's.
 os.environ["PREFECT_HOME"] = _home.name
 
+
+def pytest_unconfigure() -> None:
+    """Workers end without Python's own cleaning up."""
+    _home.cleanup()
+
+
 _TABLE = json.loads((Path(__file__).parent / "gateway" / "raw_bodies.json").read_text("utf-8"))
 _ROWS: list[dict[str, Any]] = _TABLE["rows"]
 

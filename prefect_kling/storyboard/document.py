@@ -15,13 +15,16 @@ from pydantic_core import PydanticCustomError
 
 from prefect_kling.gateway.requests import AspectRatio, Mode, Model
 
-__all__ = ["Cut", "Defaults", "MultiShotPart", "Shot", "Storyboard", "repeated_ids", "slug"]
+__all__ = ["Check", "Cut", "Defaults", "MultiShotPart", "Shot", "Storyboard", "repeated_ids", "slug"]
 
 MAX_SHOTS = 2000
 MAX_PROMPT = 2500
 MAX_ADDRESS = 4096
 # Far above what any model takes: how many go with what is a rule across fields, told by the plan with its number.
 MAX_INPUTS = 20
+MAX_TAKE = 1000
+MAX_RETAKES = 10
+MAX_SOFTER = 5
 _MAX_FOLDER_BYTES = 80
 # Windows opens a device under these names, whatever their case; a film may be opened there from a shared folder.
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
@@ -49,6 +52,24 @@ def _whole(value: Any) -> Any:
     return value
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("seconds", "a number of seconds is needed")
+    return value
+
+
+def _all_or_nothing(value: Any) -> Any:
+    # `check: true` and `check: false` are what people write first.
+    if value in (True, "true") and _hashable(value):
+        looks: dict[str, Any] = dict.fromkeys(("length", "size", "frames", "decodes", "sound"), True)
+        return looks | {"black": LONGEST_BLACK, "frozen": LONGEST_FROZEN}
+    return {"off": True} if value in (False, "false") and _hashable(value) else value
+
+
+LONGEST_BLACK = 0.5
+LONGEST_FROZEN = 2.0
+"""Seconds that `check: true` lets pass."""
+
 ShotId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", min_length=1, max_length=64)]
 InputName = Annotated[str, StringConstraints(pattern=r"^[^\W\d]\w*$", max_length=64)]
 Address = Annotated[str, StringConstraints(max_length=MAX_ADDRESS)]
@@ -72,6 +93,30 @@ class MultiShotPart(_Written):
     )
 
 
+class Check(_Written):
+    """What a clip is held against before the film uses it; a field that is not said is not looked at."""
+
+    off: bool = Field(default=False, description="Look at nothing, whatever the defaults say.")
+    length: bool = Field(default=False, description="It is as long as was asked for; a tenth of a second over passes.")
+    size: bool = Field(default=False, description="It has the pixels that mode and aspect_ratio give.")
+    frames: bool = Field(default=False, description="Its frames are all there and evenly spaced.")
+    decodes: bool = Field(default=False, description="Every frame of it decodes without an error.")
+    black: Annotated[float, Field(ge=0, le=15), BeforeValidator(_number)] = Field(
+        default=0, description="The longest stretch of black that passes, in seconds. 0: not looked at."
+    )
+    frozen: Annotated[float, Field(ge=0, le=15), BeforeValidator(_number)] = Field(
+        default=0, description="The longest stretch without motion that passes, in seconds. 0: not looked at."
+    )
+    sound: bool = Field(default=False, description="Where sound was asked for, it can be heard.")
+    function: Annotated[str, StringConstraints(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$", max_length=200)] = Field(
+        default="",
+        description=(
+            "A function of your own that also has to let it pass, as package.module:function; it gets the clip's path "
+            "and returns nothing, or text that says what is wrong."
+        ),
+    )
+
+
 class Defaults(_Written):
     """What holds for every shot that does not say otherwise, where the gateway takes the field at all."""
 
@@ -90,6 +135,16 @@ class Defaults(_Written):
     )
     keep_original_sound: Annotated[KeepSound, BeforeValidator(_yes_no)] = Field(
         default="no", description="Whether shots with base or feature keep that video's sound."
+    )
+    check: Annotated[Check, BeforeValidator(_all_or_nothing)] = Field(
+        default_factory=Check, description="What clips are held against; true for all that can be looked at."
+    )
+    max_retakes: Annotated[int, Field(ge=0, le=MAX_RETAKES), BeforeValidator(_whole)] = Field(
+        default=0, description="How many more takes may be bought of a shot whose takes fail their checks."
+    )
+    fit: Annotated[Literal["yes", "no"], BeforeValidator(_yes_no)] = Field(
+        default="no",
+        description="Whether local images are converted, scaled or cropped until the gateway takes them.",
     )
 
 
@@ -168,7 +223,36 @@ class Shot(_Written):
     )
     takes: Annotated[int, Field(ge=1, le=20), BeforeValidator(_whole)] = Field(
         default=1,
-        description="How many takes to buy, to choose from. The film uses the first, or the last that --retake made.",
+        description=(
+            "How many takes to buy, to choose from. The film uses the first that passes its checks, or the last that "
+            "--retake made."
+        ),
+    )
+    take: Annotated[int, Field(ge=0, le=MAX_TAKE), BeforeValidator(_whole)] = Field(
+        default=0, description="The number of the take that the film uses, whatever checks say. 0: see takes."
+    )
+    check: Annotated[Check, BeforeValidator(_all_or_nothing)] = Field(
+        default_factory=Check,
+        description="What its clip is held against, in place of the defaults; true for all that can be looked at.",
+    )
+    max_retakes: Annotated[int, Field(ge=-1, le=MAX_RETAKES), BeforeValidator(_whole)] = Field(
+        default=-1,
+        description="How many more takes may be bought where all fail their checks. -1: as in the defaults.",
+    )
+    soften: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=MAX_PROMPT)]], Field(max_length=MAX_SOFTER)
+    ] = Field(
+        default_factory=list,
+        description=(
+            "Prompts to try in turn where the gateway's moderation refuses the shot. Which one was used is always said."
+        ),
+    )
+    fit: Annotated[Literal["", "yes", "no"], BeforeValidator(_yes_no)] = Field(
+        default="",
+        description=(
+            "Whether its local images are converted, scaled or cropped until the gateway takes them. Empty: as in the "
+            "defaults, which is no."
+        ),
     )
     in_cut: bool = Field(default=True, description="Whether the film shows it; no for shots that are only a source.")
 

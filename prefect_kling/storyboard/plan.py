@@ -7,8 +7,8 @@ building the very request that would be sent, with stand-ins where the URL of an
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from prefect_kling.gateway.limits import VideoFacts, video_refusal
 from prefect_kling.gateway.prices import UNKNOWN_BASE_SECONDS, PriceTable, billed_seconds, estimate_cost, upper_cost
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.storyboard.bodies import body_of, names_in
-from prefect_kling.storyboard.document import Defaults, Shot
+from prefect_kling.storyboard.document import Check, Defaults, Shot
 from prefect_kling.storyboard.inputs import (
     Input,
     Place,
@@ -38,9 +38,11 @@ from prefect_kling.storyboard.places import Problems, label, short
 from prefect_kling.storyboard.reader import Document
 from prefect_kling.storyboard.refusals import refusals
 
-__all__ = ["Input", "Plan", "PlannedShot", "local_videos", "plan"]
+__all__ = ["Input", "Plan", "PlannedShot", "images_to_fit", "local_videos", "plan"]
 
 STAND_IN = "https://upstream.example.com/"
+MAX_HOPS = 4
+"""How many clips may each be made of the one before until softness is warned of: it adds up with each."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class PlannedShot:
         warnings: what is odd and yet sent.
         in_cut: whether the film shows it.
         takes: how many of it are wanted; seconds and prices are those of one.
+        take: the number of the take that the film has to use; 0 where checks choose.
+        check: what its clips are held against.
+        max_retakes: how many more takes may be bought where all fail their checks.
+        softer: the request in other words, to be sent in turn where moderation refuses it.
+        fit: whether its local images are made to fit.
     """
 
     id: str
@@ -70,19 +77,25 @@ class PlannedShot:
     warnings: tuple[str, ...]
     in_cut: bool
     takes: int = 1
+    take: int = 0
+    check: Check = field(default_factory=Check)
+    max_retakes: int = 0
+    softer: tuple[OmniVideoRequest, ...] = ()
+    fit: bool = False
 
-    def filled(self, urls: Mapping[Place, str], *, loopback: bool = False) -> OmniVideoRequest:
+    def filled(self, urls: Mapping[Place, str], *, wording: int = 0, loopback: bool = False) -> OmniVideoRequest:
         """The request with its inputs' URLs in place, checked once more.
 
         Args:
             urls: by `Input.place`, for every input that is not a URL itself.
+            wording: 0 for the shot's own prompt, 1 for the first softer one.
             loopback: whether the gateway is on this machine.
 
         Raises:
             InvalidRequest: the gateway would refuse it.
             KeyError: an input has no URL.
         """
-        body = self.request.model_dump(exclude_none=True)
+        body = (self.request, *self.softer)[wording].model_dump(exclude_none=True)
         for entry in self.inputs:
             _put(body, entry.place, urls.get(entry.place, entry.source) if entry.kind == "url" else urls[entry.place])
         try:
@@ -106,6 +119,29 @@ class Plan:
     order: tuple[PlannedShot, ...] = field(repr=False)
     critical_path: tuple[str, ...] = ()
 
+    def only(self, ids: Iterable[str]) -> Plan:
+        """The plan for some shots alone: what they need is made as well, and the film shows just them.
+
+        Args:
+            ids: of shots in the plan.
+        """
+        shown = set(ids)
+        shots = {shot.id: shot for shot in self.shots}
+        kept: set[str] = set()
+        waiting = list(shown)
+        while waiting:
+            name = waiting.pop()
+            if name not in kept:
+                kept.add(name)
+                waiting.extend(shots[name].needs)
+
+        def cut(some: tuple[PlannedShot, ...]) -> tuple[PlannedShot, ...]:
+            return tuple(replace(shot, in_cut=shot.id in shown) for shot in some if shot.id in kept)
+
+        needs = {shot.id: shot.needs for shot in self.order if shot.id in kept}
+        chain = longest_chain(needs, {name: shots[name].seconds for name in needs})
+        return Plan(shots=cut(self.shots), order=cut(self.order), critical_path=chain)
+
     @property
     def usd(self) -> Decimal:
         """What all of it most likely costs."""
@@ -122,19 +158,31 @@ def local_videos(document: Document) -> tuple[str, ...]:
 
     Files that are missing are left out; the plan names them.
     """
-    ids = _ids(document)
-    found: dict[str, None] = {}
-    for shot in document.storyboard.shots:
-        for reference in references(shot):
-            if reference.is_image:
-                continue
-            try:
-                entry = resolved(reference, ids, document.root)
-            except Unusable:
-                continue
-            if entry.kind == "file" and is_local(entry.source) and Path(entry.source).is_file():
-                found[entry.source] = None
-    return tuple(found)
+    return tuple(
+        dict.fromkeys(
+            entry.source
+            for _, reference, entry in _files(document)
+            if not reference.is_image and is_local(entry.source) and Path(entry.source).is_file()
+        )
+    )
+
+
+def images_to_fit(document: Document) -> tuple[str, ...]:
+    """The images of a document that the gateway would not take as they are, and that their shots want made to fit.
+
+    Paths and fsspec URLs, to be tried before planning. Files that are missing are left out; the plan names them.
+    """
+    defaults, problem = document.storyboard.defaults, functools.cache(image_problem)
+    return tuple(
+        dict.fromkeys(
+            entry.source
+            for shot, reference, entry in _files(document)
+            if reference.is_image
+            and _fits(shot, defaults)
+            and (not is_local(entry.source) or Path(entry.source).is_file())
+            and problem(entry.source) is not None
+        )
+    )
 
 
 def plan(
@@ -142,6 +190,7 @@ def plan(
     *,
     loopback: bool = False,
     videos: Mapping[str, VideoFacts] | None = None,
+    fitting: Mapping[str, str | None] | None = None,
     prices: PriceTable | None = None,
 ) -> Plan:
     """Plans a document. Reads the images it names, and nothing else.
@@ -150,28 +199,36 @@ def plan(
         document: as read.
         loopback: the gateway is on this machine, so URLs may be too.
         videos: facts about the files that `local_videos` names; an edit of a file not in it counts as 10 s.
+        fitting: why the images that `images_to_fit` names cannot be made to fit, or None where they can.
         prices: in place of the built-in list.
 
     Raises:
         StoryboardError: every shot that cannot be made, a line each: `FILE:LINE:COLUMN: message`.
     """
-    return _Planning(document, loopback, videos or {}, prices or PriceTable.load()).plan()
+    return _Planning(document, loopback, videos or {}, fitting or {}, prices or PriceTable.load()).plan()
 
 
 class _Planning:
     """One document on its way to a plan, with the problems found so far."""
 
     def __init__(
-        self, document: Document, loopback: bool, videos: Mapping[str, VideoFacts], prices: PriceTable
+        self,
+        document: Document,
+        loopback: bool,
+        videos: Mapping[str, VideoFacts],
+        fitting: Mapping[str, str | None],
+        prices: PriceTable,
     ) -> None:
         self.document = document
         self.board = document.storyboard
-        self.loopback, self.videos, self.prices = loopback, videos, prices
+        self.loopback, self.videos, self.fitting, self.prices = loopback, videos, fitting, prices
         self.problems = Problems(document.source)
         self.ids = _ids(document)
         self.image_problem = functools.cache(image_problem)
         # Whole or measured seconds of each clip as far as planned; None where nobody knows.
         self.lengths: dict[str, float | None] = {}
+        # How many clips each is made of, one out of the other, since the last one that a reference image anchors.
+        self.hops: dict[str, int] = {}
 
     def plan(self) -> Plan:
         self._check_document()
@@ -218,26 +275,29 @@ class _Planning:
         for reference in references(shot):
             try:
                 entry = resolved(reference, self.ids, self.document.root)
-                self._check_file(reference, entry)
+                self._check_file(shot, reference, entry)
             except Unusable as error:
                 self._note(number, reference.field, str(error))
             else:
                 found.append(entry)
         return tuple(found)
 
-    def _check_file(self, reference: Reference, entry: Input) -> None:
+    def _check_file(self, shot: Shot, reference: Reference, entry: Input) -> None:
         if entry.kind != "file":
             return
         if is_local(entry.source) and not Path(entry.source).is_file():
-            shot = f", and {no_such_shot(reference.value, self.ids)}" if reference.of_shot else ""
-            raise Unusable(f"there is no file '{short(entry.source)}'{shot}")
+            meant = f", and {no_such_shot(reference.value, self.ids)}" if reference.of_shot else ""
+            raise Unusable(f"there is no file '{short(entry.source)}'{meant}")
         problem = self.image_problem(entry.source) if reference.is_image else None
+        if problem is not None and _fits(shot, self.board.defaults):
+            problem = self.fitting.get(entry.source, problem)
         if problem is not None:
             raise Unusable(f"'{short(reference.value)}' cannot be sent: {problem}")
 
     def _planned(self, number: int, needs: tuple[str, ...], inputs: tuple[Input, ...]) -> PlannedShot | None:
-        shot = self.board.shots[number]
+        shot, defaults = self.board.shots[number], self.board.defaults
         request = self._request(number, shot, inputs)
+        softer = self._softer(number, shot, inputs)
         length = self._video_seconds(inputs)
         self.lengths[shot.id] = length if shot.base else None if request is None else request.seconds
         self._check_video(number, shot, inputs, length)
@@ -252,6 +312,7 @@ class _Planning:
         warnings = request.warnings()
         if shot.base and length is None:
             warnings += (f"base: its length is unknown; {UNKNOWN_BASE_SECONDS} s are reckoned with",)
+        warnings += self._softness(shot, inputs)
         return PlannedShot(
             id=shot.id,
             needs=needs,
@@ -263,12 +324,22 @@ class _Planning:
             warnings=warnings,
             in_cut=shot.in_cut,
             takes=shot.takes,
+            take=shot.take,
+            check=defaults.check if shot.check == Check() else shot.check,
+            max_retakes=defaults.max_retakes if shot.max_retakes < 0 else shot.max_retakes,
+            softer=softer,
+            fit=_fits(shot, defaults),
         )
 
-    def _request(self, number: int, shot: Shot, inputs: tuple[Input, ...]) -> OmniVideoRequest | None:
+    def _request(
+        self, number: int, shot: Shot, inputs: tuple[Input, ...], *, prompt: DataPath = ("prompt",)
+    ) -> OmniVideoRequest | None:
+        """The request for a shot; `prompt` is where its prompt stands, and all that is told where it is no other's."""
+        own = prompt == ("prompt",)
         body, found = body_of(shot, self.board.defaults, self.board.look)
         for path, message in found:
-            self._note(number, path, message)
+            if own or path == ("prompt",):
+                self._note(number, prompt if path == ("prompt",) else path, message)
         known = {entry.place: entry.source for entry in inputs if entry.kind == "url"}
         for reference in references(shot):
             _put(body, reference.place, known.get(reference.place, f"{STAND_IN}{number}"))
@@ -276,8 +347,36 @@ class _Planning:
             return OmniVideoRequest.model_validate(body, context={"loopback": self.loopback})
         except ValidationError as error:
             for path, message in refusals(error, shot):
-                self._note(number, path, message)
+                if own or path == ("prompt",):
+                    self._note(number, prompt if path == ("prompt",) else path, message)
             return None
+
+    def _softer(self, number: int, shot: Shot, inputs: tuple[Input, ...]) -> tuple[OmniVideoRequest, ...]:
+        """The shot in each of its softer wordings, which are checked as its own prompt is."""
+        if shot.soften and not shot.prompt:
+            self._note(number, ("soften",), "there is no prompt that these could stand in for")
+            return ()
+        found = []
+        for n, prompt in enumerate(shot.soften):
+            worded = self._request(number, shot.model_copy(update={"prompt": prompt}), inputs, prompt=("soften", n))
+            if worded is not None:
+                found.append(worded)
+        return tuple(found)
+
+    def _softness(self, shot: Shot, inputs: Iterable[Input]) -> tuple[str, ...]:
+        """A warning where clips are made of clips too many times over.
+
+        Each hop starts on what the model drew, and what one loses is lost for the next. A reference image, or an
+        element, shows the model the real thing again.
+        """
+        made_of = [i.source for i in inputs if i.of_shot and not (i.place[0] == "video_list" and shot.feature)]
+        anchored = bool(shot.images or shot.elements)
+        hops = 0 if anchored else max((1 + self.hops.get(source, 0) for source in made_of), default=0)
+        self.hops[shot.id] = hops
+        if hops <= MAX_HOPS:
+            return ()
+        said = f"{hops} clips in a row are each made of the one before, and get softer with each"
+        return (f"{said}; a reference image under images, named in the prompt, anchors the look again",)
 
     def _video_seconds(self, inputs: Iterable[Input]) -> float | None:
         for entry in inputs:
@@ -314,6 +413,23 @@ class _Planning:
 
 def _ids(document: Document) -> dict[str, int]:
     return {shot.id: n for n, shot in enumerate(document.storyboard.shots)}
+
+
+def _files(document: Document) -> Iterator[tuple[Shot, Reference, Input]]:
+    """Every reference of a document that leads to a file, with its shot; those that lead nowhere are left out."""
+    ids = _ids(document)
+    for shot in document.storyboard.shots:
+        for reference in references(shot):
+            try:
+                entry = resolved(reference, ids, document.root)
+            except Unusable:
+                continue
+            if entry.kind == "file":
+                yield shot, reference, entry
+
+
+def _fits(shot: Shot, defaults: Defaults) -> bool:
+    return (shot.fit or defaults.fit) == "yes"
 
 
 def _needs(inputs: Iterable[Input]) -> tuple[str, ...]:

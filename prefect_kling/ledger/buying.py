@@ -42,7 +42,7 @@ from prefect_kling.ledger.purchases import Account, Order, Purchase
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 
-__all__ = ["POST_WITHIN", "Buyer", "OnUncertain", "lost", "outcome_of", "uncertain"]
+__all__ = ["POST_WITHIN", "Buyer", "OnUncertain", "lost", "outcome_of", "pruned", "uncertain"]
 
 OnUncertain = Literal["stop", "buy-again"]
 
@@ -318,6 +318,8 @@ def outcome_of(purchase: Purchase) -> Purchase:
             raise uncertain(purchase)
         case State.LOST:
             raise lost(purchase)
+        case State.PRUNED:
+            raise pruned(purchase)
         case state if state in BOUGHT:
             return purchase
         case _:
@@ -342,12 +344,27 @@ def lost(purchase: Purchase) -> TaskNotFound:
     back = (
         f"Where {purchase.clip.path} can be put back, do that and run `prefect-kling sweep`. " if purchase.clip else ""
     )
-    again = f"--retake {purchase.order.shot}" if purchase.order.shot else "another edition"
     return TaskNotFound(
         f"The clip of {purchase.named} is lost: task {purchase.task_id} was paid for, and the gateway no longer has "
-        f"its result{why}. {back}It is not bought again by itself; {again} buys a new one",
+        f"its result{why}. {back}It is not bought again by itself; {_buying_anew(purchase)}",
         task_id=purchase.task_id,
     )
+
+
+def pruned(purchase: Purchase) -> TaskNotFound:
+    """What an operator has to know about a clip that was removed from storage on purpose."""
+    on = f" on {purchase.ended_at:%Y-%m-%d}" if purchase.ended_at else ""
+    kept = f", until about {purchase.expires_at:%Y-%m-%d}" if purchase.expires_at else ""
+    return TaskNotFound(
+        f"The clip of {purchase.named} was pruned{on}: task {purchase.task_id} was paid for, and as no film used its "
+        f"clip, it was removed from storage. As long as the gateway keeps the result{kept}, a run that wants it "
+        f"fetches it again at no cost. It is not bought again by itself; {_buying_anew(purchase)}",
+        task_id=purchase.task_id,
+    )
+
+
+def _buying_anew(purchase: Purchase) -> str:
+    return f"{f'--retake {purchase.order.shot}' if purchase.order.shot else 'another edition'} buys a new one"
 
 
 def _as_before(purchase: Purchase) -> KlingError:

@@ -26,7 +26,7 @@ from prefect_kling.gateway.errors import LedgerUnavailable
 from prefect_kling.ledger.schema import Time
 from prefect_kling.ledger.trouble import TROUBLES, Trouble, said, trouble
 
-__all__ = ["ATTEMPT_SECONDS", "FOR_EVER", "PATIENCE", "Database", "database_url"]
+__all__ = ["ATTEMPT_SECONDS", "FOR_EVER", "PATIENCE", "Database", "database_url", "storable"]
 
 T = TypeVar("T")
 
@@ -115,6 +115,11 @@ def _of_postgresql(url: URL) -> URL:
             f"{', '.join(sorted(_OPTIONS))}; user and password stand before the @"
         )
     return url.set(query=query)
+
+
+def storable(text: str) -> str:
+    """A text from outside without what a database cannot hold: NUL, and halves of characters."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 class Database:

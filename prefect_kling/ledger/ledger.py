@@ -27,7 +27,7 @@ from prefect_kling.gateway.errors import BudgetExceeded
 from prefect_kling.ledger import holds
 from prefect_kling.ledger.answers import Journal
 from prefect_kling.ledger.backroom import close_at_end, closed, in_backroom
-from prefect_kling.ledger.database import PATIENCE, Database
+from prefect_kling.ledger.database import PATIENCE, Database, storable
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.money import Limits, Spent, periods, refusal
 from prefect_kling.ledger.owners import is_surely_gone, this_process
@@ -295,7 +295,7 @@ class Ledger:
         """
         if isinstance(facts.get("clip"), Clip):
             facts["clip"] = facts["clip"].model_dump(mode="json")
-        facts = {name: _storable(value) if isinstance(value, str) else value for name, value in facts.items()}
+        facts = {name: storable(value) if isinstance(value, str) else value for name, value in facts.items()}
 
         async def write_down() -> Purchase:
             seen = purchase
@@ -604,11 +604,6 @@ class Ledger:
     def insert(self, table: Any) -> Any:
         """An insert that can say what happens on a conflict, in this database's dialect."""
         return sqlite.insert(table) if self.db.is_sqlite else postgresql.insert(table)
-
-
-def _storable(text: str) -> str:
-    """Without what a database cannot hold and a gateway may say: NUL, and halves of characters."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_live(account_id: int, edition: str, keys: Sequence[str]) -> ColumnElement[bool]:

@@ -34,17 +34,20 @@ __all__ = [
     "Time",
     "accounts",
     "counters",
+    "films",
     "hold_items",
     "hold_runs",
+    "hosted",
     "is_live",
     "is_moving",
     "metadata",
     "pins",
     "purchases",
     "this_ledger",
+    "verdicts",
 ]
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The newest migration; a ledger with another version is brought up to this one, or refused where it is newer."""
 VERSION_TABLE: Final = "kling_version"
 
@@ -194,4 +197,37 @@ pins = Table(
     Column("base_key", String(80), primary_key=True),  # the key without its take
     Column("take", Integer, nullable=False),
     Column("run", String(64), nullable=False),
+)
+
+hosted = Table(
+    "kling_hosted",
+    metadata,
+    Column("account_id", ForeignKey("kling_accounts.id"), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("expires_at", Time, nullable=False),  # when the URL stops being safe to use
+)
+
+films = Table(
+    "kling_films",
+    metadata,
+    Column("account_id", ForeignKey("kling_accounts.id"), primary_key=True),
+    Column("edition", String(255), primary_key=True),
+    Column("name", String(512), primary_key=True),  # in storage: films/main/lighthouse.mp4
+    Column("storyboard", String(255), nullable=False),
+    Column("document", String(64), nullable=False),
+    Column("recipe", String(64), nullable=False),
+    Column("film", JSON, nullable=False),
+    Column("purchases", JSON, nullable=False),  # the numbers of the rows that it was made of
+    Column("rendered_at", Time, nullable=False),
+)
+
+verdicts = Table(
+    "kling_verdicts",
+    metadata,
+    Column("purchase_id", ForeignKey("kling_purchases.id"), primary_key=True),
+    Column("spec", String(64), primary_key=True),  # the digest of what was checked
+    Column("passed", Boolean, nullable=False),
+    Column("said", Text, nullable=False),
+    Column("made_at", Time, nullable=False),
 )

@@ -4,6 +4,7 @@
        │          ├→ refused
        │          └→ uncertain → submitted | abandoned
        └→ released            submitted → failed | lost, completed → lost, stored → lost
+                              stored → pruned → stored | lost
 
 Whoever changes a purchase says what happened; this table alone says what that means for its state and for the money.
 """
@@ -30,6 +31,7 @@ class State(StrEnum):
     RELEASED = "released"
     FAILED = "failed"
     LOST = "lost"
+    PRUNED = "pruned"
     ABANDONED = "abandoned"
 
 
@@ -40,7 +42,8 @@ class Event(StrEnum):
     `given-up`: nobody will send it. `refused`: the gateway said no. `accepted`: the gateway's task id is known.
     `answer-lost`: the POST may have been accepted. `lease-ended`: whoever was sending it is gone. `never-created`: a
     person found that there is no task. `bought-again`: bought once more although it may exist. `completed`, `failed`:
-    as a poll said. `gone`: the gateway no longer has it. `downloaded`: its clip is in storage.
+    as a poll said. `gone`: the gateway no longer has it. `downloaded`: its clip is in storage. `pruned`: somebody had
+    its clip removed from storage.
     """
 
     SEND = "send"
@@ -56,6 +59,7 @@ class Event(StrEnum):
     FAILED = "failed"
     GONE = "gone"
     DOWNLOADED = "downloaded"
+    PRUNED = "pruned"
 
 
 class Money(StrEnum):
@@ -100,6 +104,7 @@ LIVE: Final = frozenset(
         State.STORED,
         State.UNCERTAIN,
         State.LOST,
+        State.PRUNED,
     }
 )
 """One row of an account, edition and key is in one of these at most; whoever wants that video joins it."""
@@ -118,6 +123,7 @@ NEXT: Final[dict[State, Next]] = {
     State.RELEASED: Next.NOTHING,
     State.FAILED: Next.NOTHING,
     State.LOST: Next.NOTHING,
+    State.PRUNED: Next.NOTHING,
     State.ABANDONED: Next.NOTHING,
 }
 
@@ -172,6 +178,15 @@ _TABLE: Final[dict[State, dict[Event, tuple[State, Money]]]] = {
         Event.COMPLETED: (State.STORED, _KEEP),
         Event.GONE: (State.LOST, _KEEP),
         Event.DOWNLOADED: (State.STORED, _KEEP),
+        Event.PRUNED: (State.PRUNED, _KEEP),
+    },
+    # Its file is gone on purpose; whoever wants it fetches it again, as long as the gateway has it.
+    State.PRUNED: {
+        Event.ACCEPTED: (State.PRUNED, _KEEP),
+        Event.COMPLETED: (State.PRUNED, _KEEP),
+        Event.GONE: (State.LOST, _KEEP),
+        Event.DOWNLOADED: (State.STORED, _KEEP),
+        Event.PRUNED: (State.PRUNED, _KEEP),
     },
     State.FAILED: {Event.ACCEPTED: (State.FAILED, _KEEP), Event.FAILED: (State.FAILED, _KEEP)},
     # What was thought gone and can be had after all is had.

@@ -17,7 +17,7 @@ from prefect_kling.ledger.states import State
 
 __all__ = ["FINISHED", "Pin", "Slate", "pinned", "retake"]
 
-FINISHED = (State.COMPLETED, State.STORED, State.LOST)
+FINISHED = (State.COMPLETED, State.STORED, State.LOST, State.PRUNED)
 """A take in one of these is followed by another one when it is retaken; any other is gone on with."""
 
 

@@ -45,6 +45,12 @@ stored     accepted       stored     keep
 stored     completed      stored     keep
 stored     gone           lost       keep
 stored     downloaded     stored     keep
+stored     pruned         pruned     keep
+pruned     accepted       pruned     keep
+pruned     completed      pruned     keep
+pruned     gone           lost       keep
+pruned     downloaded     stored     keep
+pruned     pruned         pruned     keep
 uncertain  not-sent       released   release
 uncertain  refused        refused    release
 uncertain  accepted       submitted  keep
@@ -82,6 +88,7 @@ COUNTED = {
     State.STORED: {True},
     State.UNCERTAIN: {True},
     State.LOST: {True},
+    State.PRUNED: {True},
     State.REFUSED: {False},
     State.RELEASED: {False},
     State.FAILED: {False},
@@ -95,6 +102,7 @@ TO_DO = {
     State.STORED: Next.USE,
     State.UNCERTAIN: Next.SETTLE,
     State.LOST: Next.NOTHING,
+    State.PRUNED: Next.NOTHING,
     State.REFUSED: Next.NOTHING,
     State.RELEASED: Next.NOTHING,
     State.FAILED: Next.NOTHING,

@@ -25,6 +25,7 @@ ENDS: dict[State, tuple[Event, ...]] = {
     State.COMPLETED: (Event.SEND, Event.ACCEPTED, Event.COMPLETED),
     State.STORED: (Event.SEND, Event.ACCEPTED, Event.COMPLETED, Event.DOWNLOADED),
     State.LOST: (Event.SEND, Event.ACCEPTED, Event.GONE),
+    State.PRUNED: (Event.SEND, Event.ACCEPTED, Event.COMPLETED, Event.DOWNLOADED, Event.PRUNED),
     State.FAILED: (Event.SEND, Event.ACCEPTED, Event.FAILED),
     State.UNCERTAIN: (Event.SEND, Event.ANSWER_LOST),
     State.REFUSED: (Event.SEND, Event.REFUSED),
@@ -75,7 +76,7 @@ async def test_an_unfinished_take_is_gone_on_with(
 ) -> None:
     await take_made(ledger, account, order, 1, state)
     assert await retake(ledger, account, SLATE, "r1") == (2 if state in FINISHED else 1)
-    assert {State.COMPLETED, State.STORED, State.LOST} == set(FINISHED)
+    assert {State.COMPLETED, State.STORED, State.LOST, State.PRUNED} == set(FINISHED)
 
 
 async def test_a_shot_that_was_never_bought_has_its_first_take_retaken(ledger: Ledger, account: Account) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_kling.gateway.errors import LedgerUnavailable
@@ -21,6 +23,7 @@ from prefect_kling.ledger.database import Database
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.schema import HEAD, VERSION_TABLE, metadata
+from prefect_kling.ledger.states import Event, State
 from prefect_kling.ledger.upgrade import SCRIPTS, up_to_date
 
 
@@ -66,7 +69,7 @@ async def test_what_the_index_calls_live_is_what_the_code_does(ledger: Ledger) -
     from prefect_kling.ledger.schema import purchases
 
     (live,) = [index for index in purchases.indexes if index.name == "kling_purchases_live"]
-    script = (SCRIPTS / "versions" / "first_0001.py").read_text("utf-8")
+    script = (SCRIPTS / "versions" / "second_0002.py").read_text("utf-8")
     assert str(live.dialect_options["sqlite"]["where"]) in script
 
 
@@ -92,12 +95,12 @@ async def test_a_newer_ledger_is_refused_in_words(ledger_url: str, tmp_path: Pat
     await (await Ledger.open(ledger_url, answers=answers)).close()
 
 
-LATER = '''"""A later version."""
+LATER = f'''"""A later version."""
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "later"
+down_revision = "{HEAD}"
 
 
 def upgrade():
@@ -114,9 +117,9 @@ async def test_an_older_ledger_is_brought_up_to_date_and_keeps_what_it_has(
         await old.account_id(Account("https://gateway.example.com"))
     later = tmp_path / "migrations"
     shutil.copytree(SCRIPTS, later, ignore=shutil.ignore_patterns("__pycache__"))
-    (later / "versions" / "second_0002.py").write_text(LATER)
+    (later / "versions" / "later.py").write_text(LATER)
     monkeypatch.setattr(upgrade, "SCRIPTS", later)
-    monkeypatch.setattr(upgrade, "HEAD", "0002")
+    monkeypatch.setattr(upgrade, "HEAD", "later")
     database = Database(ledger_url)
 
     async def notes(connection: AsyncConnection) -> list[str]:
@@ -127,6 +130,47 @@ async def test_an_older_ledger_is_brought_up_to_date_and_keeps_what_it_has(
         assert await in_backroom(database.read(notes)) == ["moved"]
     finally:
         await in_backroom(database.close())
+
+
+@pytest.fixture
+async def first_ledger(ledger_url: str, tmp_path: Path) -> str:
+    """The address of a ledger of the first version, with a purchase that is stored and one that failed."""
+    old = tmp_path / "migrations"
+    shutil.copytree(SCRIPTS, old, ignore=shutil.ignore_patterns("__pycache__", "second_*"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upgrade, "SCRIPTS", old)
+        patch.setattr(upgrade, "HEAD", "0001")
+        database = Database(ledger_url)
+        try:
+            await in_backroom(up_to_date(database))
+        finally:
+            await in_backroom(database.close())
+    row = """INSERT INTO kling_purchases (token, account_id, edition, key, state, spare, storyboard, document, shot,
+             take, model, seconds, request, folder, run, price, counted, owner, task_id, created_at)
+             VALUES ('{token}', 1, 'main', 'k1:abc#1', '{state}', false, 'lighthouse', 'd', 'dawn', 1,
+             'kling-v3-omni', 5, '{{"prompt": "A fox"}}', 'clips', '', 316500, 316500, '', '{token}', 1763769600000)"""
+    await run(
+        ledger_url,
+        "INSERT INTO kling_accounts (id, base_url, name) VALUES (1, 'https://gateway.example.com', 'main')",
+        row.format(token="first", state="stored"),
+        row.format(token="second", state="failed"),
+    )
+    return ledger_url
+
+
+async def test_a_ledger_of_the_first_version_keeps_its_purchases(first_ledger: str, tmp_path: Path) -> None:
+    account = Account("https://gateway.example.com")
+    async with await Ledger.open(first_ledger, answers=tmp_path / "answers.jsonl") as ledger:
+        stored, failed = await ledger.of_account(account)
+        assert (stored.state, stored.order.request, stored.counted) == (State.STORED, {"prompt": "A fox"}, 316_500)
+        assert (await ledger.find(account, "main", ["k1:abc#1"]))["k1:abc#1"] == stored
+        assert (stored.created_at, failed.state) == (datetime(2025, 11, 22, tzinfo=UTC), State.FAILED)
+        pruned = await ledger.happened(stored, Event.PRUNED)
+        assert pruned.state is State.PRUNED
+    # What is pruned is live: the index lets nobody else have its place.
+    live = f"UPDATE kling_purchases SET state = 'submitted' WHERE id = {failed.id}"
+    with pytest.raises(IntegrityError):
+        await run(first_ledger, live)
 
 
 async def test_two_that_make_it_at_once_make_one(ledger_url: str, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""What checks said about a purchase's clip: looked at once for each specification, remembered with its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from prefect_kling.ledger.backroom import in_backroom
+from prefect_kling.ledger.database import storable
+from prefect_kling.ledger.ledger import Ledger
+from prefect_kling.ledger.schema import verdicts as table
+
+__all__ = ["Verdict", "remember_verdict", "verdicts", "verdicts_of"]
+
+_CHUNK: Final = 500
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checks of one specification found: whether a clip passed, and what they said about it."""
+
+    passed: bool
+    said: str
+
+
+async def verdicts(ledger: Ledger, purchase_ids: Iterable[int], spec: str) -> dict[int, Verdict]:
+    """What is known about purchases by one specification's digest, by the number of the row."""
+    found = await verdicts_of(ledger, ((purchase_id, spec) for purchase_id in purchase_ids))
+    return {purchase_id: verdict for (purchase_id, _), verdict in found.items()}
+
+
+async def verdicts_of(ledger: Ledger, pairs: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Verdict]:
+    """What is known about pairs of a row's number and a specification's digest."""
+    wanted = list(dict.fromkeys(pairs))
+
+    async def work(connection: AsyncConnection) -> dict[tuple[int, str], Verdict]:
+        found: dict[tuple[int, str], Verdict] = {}
+        for start in range(0, len(wanted), _CHUNK):
+            rows = await connection.execute(
+                select(table.c.purchase_id, table.c.spec, table.c.passed, table.c.said).where(
+                    tuple_(table.c.purchase_id, table.c.spec).in_(wanted[start : start + _CHUNK])
+                )
+            )
+            found |= {(purchase_id, spec): Verdict(passed, said) for purchase_id, spec, passed, said in rows}
+        return found
+
+    return await in_backroom(ledger.db.read(work)) if wanted else {}
+
+
+async def remember_verdict(ledger: Ledger, purchase_id: int, spec: str, verdict: Verdict) -> None:
+    """Writes down what the checks of a specification found, in place of what they found before."""
+    values = {"passed": verdict.passed, "said": storable(verdict.said), "made_at": ledger.db.now}
+    statement = ledger.insert(table).values(purchase_id=purchase_id, spec=spec, **values)
+    upsert = statement.on_conflict_do_update(index_elements=[table.c.purchase_id, table.c.spec], set_=values)
+
+    async def work(connection: AsyncConnection) -> None:
+        await connection.execute(upsert)
+
+    await in_backroom(ledger.db.change(work))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_kling.ledger.backroom import in_backroom
@@ -15,7 +16,7 @@ from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.schema import pins, purchases
 from prefect_kling.ledger.states import State
 
-__all__ = ["FINISHED", "Pin", "Slate", "pinned", "retake"]
+__all__ = ["FINISHED", "Pin", "Slate", "pin_take", "pinned", "retake"]
 
 FINISHED = (State.COMPLETED, State.STORED, State.LOST, State.PRUNED)
 """A take in one of these is followed by another one when it is retaken; any other is gone on with."""
@@ -54,10 +55,26 @@ async def pinned(ledger: Ledger, account: Account, edition: str, storyboard: str
     return await in_backroom(ledger.db.read(work))
 
 
-async def retake(ledger: Ledger, account: Account, slate: Slate, run: str) -> int:
+async def pin_take(ledger: Ledger, account: Account, slate: Slate, take: int, run: str) -> None:
+    """Pins a take, for this run and later ones, in place of the one that was pinned before."""
+    account_id = await ledger.account_id(account)
+
+    async def work(connection: AsyncConnection) -> None:
+        await ledger.lock(connection, account_id)
+        await _pin(ledger, connection, account_id, slate, take, run)
+
+    await in_backroom(ledger.db.write(work))
+
+
+async def retake(ledger: Ledger, account: Account, slate: Slate, run: str, *, also: Sequence[str] = ()) -> int:
     """Pins the next take, for this run and later ones.
 
     A retry of the same run gets the same take; a take that was pinned and not finished is gone on with.
+
+    Args:
+        ledger, account, slate: what is retaken.
+        run: the flow run, or empty.
+        also: keys without a take under which the same shot may have been bought, in other words.
     """
     account_id = await ledger.account_id(account)
 
@@ -70,7 +87,9 @@ async def retake(ledger: Ledger, account: Account, slate: Slate, run: str) -> in
         of_slate = and_(
             purchases.c.account_id == account_id,
             purchases.c.edition == slate.edition,
-            purchases.c.key.startswith(key_of(slate.base_key, 0)[:-1], autoescape=True),
+            or_(
+                *(purchases.c.key.startswith(key_of(base, 0)[:-1], autoescape=True) for base in (slate.base_key, *also))
+            ),
         )
         finished = await connection.execute(
             select(func.count()).where(
@@ -80,13 +99,17 @@ async def retake(ledger: Ledger, account: Account, slate: Slate, run: str) -> in
         if finished.scalar_one():
             last = (await connection.execute(select(func.max(purchases.c.take)).where(of_slate))).scalar_one()
             current = max(current, int(last or 0)) + 1
-        values: dict[str, Any] = {"take": current, "run": run}
-        statement = ledger.insert(pins).values(account_id=account_id, **vars(slate), **values)
-        key = [pins.c.account_id, pins.c.edition, pins.c.storyboard, pins.c.shot, pins.c.base_key]
-        await connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+        await _pin(ledger, connection, account_id, slate, current, run)
         return current
 
     return await in_backroom(ledger.db.write(work))
+
+
+async def _pin(ledger: Ledger, connection: AsyncConnection, account_id: int, slate: Slate, take: int, run: str) -> None:
+    values: dict[str, Any] = {"take": take, "run": run}
+    statement = ledger.insert(pins).values(account_id=account_id, **vars(slate), **values)
+    key = [pins.c.account_id, pins.c.edition, pins.c.storyboard, pins.c.shot, pins.c.base_key]
+    await connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
 
 
 def _of(account_id: int, slate: Slate) -> ColumnElement[bool]:

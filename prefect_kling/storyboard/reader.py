@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prefect_kling.storyboard.tree import Node
     from prefect_kling.storyboard.variables import Expansion
 
-__all__ = ["MAX_BYTES", "Document", "Positions", "document_of", "read_storyboard"]
+__all__ = ["MAX_BYTES", "Document", "Positions", "digest_of", "document_of", "read_storyboard"]
 
 MAX_BYTES = 5 * 1024 * 1024
 _FETCH_SECONDS = 30
@@ -91,7 +91,7 @@ def read_storyboard(source: str | Path, *, variables: Mapping[str, str] | None =
     data = _data(tree, _expansion(variables, problems), problems)
     storyboard = _validated(data, positions, problems)
     _refuse_zero(storyboard, positions, problems)
-    return Document(storyboard, shown, root, _digest(storyboard), positions)
+    return Document(storyboard, shown, root, digest_of(storyboard), positions)
 
 
 def document_of(storyboard: Storyboard, *, variables: Mapping[str, str] | None = None) -> Document:
@@ -111,7 +111,7 @@ def document_of(storyboard: Storyboard, *, variables: Mapping[str, str] | None =
     data = _filled(typed, (), expansion, lambda path, said: problems.add(None, f"{label(path, names)}: {said}"))
     _note_unused(expansion, None, problems)
     storyboard = _validated(data, Positions(), problems)
-    return Document(storyboard, "storyboard", None, _digest(storyboard))
+    return Document(storyboard, "storyboard", None, digest_of(storyboard))
 
 
 def _located(source: str) -> tuple[str, str | None, Callable[[], bytes]]:
@@ -261,6 +261,7 @@ def _refuse_zero(storyboard: Storyboard, positions: Positions, problems: Problem
     problems.raise_any()
 
 
-def _digest(storyboard: Storyboard) -> str:
+def digest_of(storyboard: Storyboard) -> str:
+    """A document's digest: sha256 of what it says that is not a default, in hex."""
     said = storyboard.model_dump(mode="json", exclude_defaults=True)
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -102,8 +102,10 @@ def references(shot: Shot) -> Iterator[Reference]:
         position += 1
 
 
-def resolved(reference: Reference, shot_ids: Mapping[str, int], root: str | None) -> Input:
-    """What a reference leads to; a shot's id wins over a file of that name. Files are not looked at.
+def resolved(
+    reference: Reference, shot_ids: Mapping[str, int], root: str | None, *, allow_outside: bool = False
+) -> Input:
+    """What a reference leads to; a shot's id wins over a file of that name. No file is read.
 
     A document that was typed in or came from elsewhere cannot make the worker read the worker's own files.
 
@@ -111,9 +113,11 @@ def resolved(reference: Reference, shot_ids: Mapping[str, int], root: str | None
         reference: of some shot.
         shot_ids: every shot's id, and its position.
         root: the document's folder: an absolute path, a URL ending in `/`, or None where it was typed in.
+        allow_outside: files may be outside of that folder. What http(s) URLs name is read by the gateway, not by us,
+            and is never outside.
 
     Raises:
-        Unusable: it leads nowhere.
+        Unusable: it leads nowhere, or outside where it may not.
     """
     value = reference.value
     if reference.of_shot is not None and value in shot_ids:
@@ -122,18 +126,18 @@ def resolved(reference: Reference, shot_ids: Mapping[str, int], root: str | None
         raise Unusable(no_such_shot(value, shot_ids))
     if _WEB.match(value):
         return Input(reference.place, "url", value)
-    if scheme := _SCHEME.match(value):
-        return Input(reference.place, "file", _allowed(value, scheme[1].lower(), root))
+    if root is None and _SCHEME.match(value):
+        raise Unusable(f"'{short(value)}' is no http(s) URL; a typed-in storyboard can use nothing else")
     if root is not None and not _SCHEME.match(root):
-        return Input(reference.place, "file", os.path.normpath(Path(root) / value))
+        return Input(reference.place, "file", _near(value, root, allow_outside))
     # Far away a mistyped id would look like a file that only the gateway can miss.
     if reference.of_shot is not None and _ID.fullmatch(value):
         raise Unusable(no_such_shot(value, shot_ids))
     if root is None:
         raise Unusable(f"'{short(value)}' is no http(s) URL, and a typed-in storyboard has no folder to find files in")
-    if _WEB.match(root):
+    if _WEB.match(root) and not _SCHEME.match(value):
         return Input(reference.place, "url", _joined(root, value))
-    return Input(reference.place, "file", root + posixpath.normpath(value).lstrip("/"))
+    return Input(reference.place, "file", _far(value, root, allow_outside))
 
 
 def no_such_shot(value: str, shot_ids: Mapping[str, int]) -> str:
@@ -148,14 +152,54 @@ def _joined(root: str, value: str) -> str:
         raise Unusable(f"'{short(value)}' makes no URL with {root}: {error}") from error
 
 
-def _allowed(value: str, scheme: str, root: str | None) -> str:
-    if root is None:
-        raise Unusable(f"'{short(value)}' is no http(s) URL; a typed-in storyboard can use nothing else")
-    home = _SCHEME.match(root)
-    if home is not None and home[1].lower() != scheme:
-        raise Unusable(f"'{short(value)}' is out of reach for a document that comes from {home[0]}")
+def _near(value: str, root: str, allow_outside: bool) -> str:
+    """A reference in a document on this machine: an absolute path, or another file system's URL."""
+    scheme = _SCHEME.match(value)
+    if scheme is not None and scheme[1].lower() != "file":
+        # Some of fsspec's file systems (`local://`, `zip://` on a file) are this machine under another name.
+        if allow_outside:
+            return value
+        raise _outside(value)
     # Hosting and probing want a path where there is one.
-    return os.path.normpath(value[len("file://") :]) if scheme == "file" else value
+    said = value[len(scheme[0]) :] if scheme else os.path.expanduser(value)  # noqa: PTH111 - unknown users are no error
+    if scheme is not None and not said.startswith("/"):
+        raise Unusable(f"'{short(value)}' is no file's URL; write file:///PATH, or the path alone")
+    path = os.path.normpath(Path(root) / said)
+    if allow_outside or _within(os.path.realpath(path), os.path.realpath(root)):
+        return path
+    raise _outside(value, linked=_within(path, os.path.normpath(root)))
+
+
+def _within(path: str, folder: str) -> bool:
+    return path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def _far(value: str, root: str, allow_outside: bool) -> str:
+    """A reference in a document that fsspec reads: a URL of the same file system."""
+    home, _, place = root.partition("://")
+    scheme = _SCHEME.match(value)
+    if scheme is not None and scheme[1].lower() != home.lower():
+        raise Unusable(f"'{short(value)}' is out of reach for a document that comes from {home}://")
+    if "::" in value:  # a file system within another one, which may be any
+        raise Unusable(f"'{short(value)}' chains file systems with ::, which is not taken")
+    host, _, folder = place.partition("/")
+    if scheme is not None:
+        other, _, path = value[len(scheme[0]) :].partition("/")
+    else:
+        other, path = host, folder + value.lstrip("/")
+    path = posixpath.normpath(f"/{path}")
+    if not allow_outside and not (other == host and _within(path, f"/{folder}")):
+        raise _outside(value)
+    # Object stores take names literally, so that what was written whole stays as it is.
+    return value if scheme is not None else f"{home}://{host}{path}"
+
+
+def _outside(value: str, *, linked: bool = False) -> Unusable:
+    leads = "leads by a link" if linked else "is"
+    return Unusable(
+        f"'{short(value)}' {leads} outside the document's folder; move it there, or allow it with --allow-outside "
+        "(of the flow: allow_outside)"
+    )
 
 
 def is_local(source: str) -> bool:

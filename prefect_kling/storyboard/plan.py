@@ -274,7 +274,7 @@ class _Planning:
         found = []
         for reference in references(shot):
             try:
-                entry = resolved(reference, self.ids, self.document.root)
+                entry = resolved(reference, self.ids, self.document.root, allow_outside=self.document.allow_outside)
                 self._check_file(shot, reference, entry)
             except Unusable as error:
                 self._note(number, reference.field, str(error))
@@ -421,7 +421,7 @@ def _files(document: Document) -> Iterator[tuple[Shot, Reference, Input]]:
     for shot in document.storyboard.shots:
         for reference in references(shot):
             try:
-                entry = resolved(reference, ids, document.root)
+                entry = resolved(reference, ids, document.root, allow_outside=document.allow_outside)
             except Unusable:
                 continue
             if entry.kind == "file":

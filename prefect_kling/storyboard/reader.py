@@ -57,6 +57,7 @@ class Document:
         digest: sha256 of what it says, in hex. Comments, formatting and fields left at their defaults do not count;
             values of variables do.
         positions: where things stand in its text.
+        allow_outside: whether it may use files outside of its folder.
     """
 
     storyboard: Storyboard
@@ -64,9 +65,12 @@ class Document:
     root: str | None
     digest: str
     positions: Positions = field(default_factory=Positions, compare=False, repr=False)
+    allow_outside: bool = False
 
 
-def read_storyboard(source: str | Path, *, variables: Mapping[str, str] | None = None) -> Document:
+def read_storyboard(
+    source: str | Path, *, variables: Mapping[str, str] | None = None, allow_outside: bool = False
+) -> Document:
     """Reads a storyboard and fills in its variables.
 
     Blocking: it reads a file or fetches a URL.
@@ -74,6 +78,7 @@ def read_storyboard(source: str | Path, *, variables: Mapping[str, str] | None =
     Args:
         source: a local path, an http(s) URL, or any URL that fsspec can open; UTF-8, YAML 1.2 or JSON, at most 5 MB.
         variables: values for `{{ name }}` in its texts; each has to be used.
+        allow_outside: it may use files outside of its folder.
 
     Raises:
         StoryboardError: everything wrong with it, 20 problems at most, a line each: `FILE:LINE:COLUMN: message`.
@@ -91,7 +96,7 @@ def read_storyboard(source: str | Path, *, variables: Mapping[str, str] | None =
     data = _data(tree, _expansion(variables, problems), problems)
     storyboard = _validated(data, positions, problems)
     _refuse_zero(storyboard, positions, problems)
-    return Document(storyboard, shown, root, digest_of(storyboard), positions)
+    return Document(storyboard, shown, root, digest_of(storyboard), positions, allow_outside)
 
 
 def document_of(storyboard: Storyboard, *, variables: Mapping[str, str] | None = None) -> Document:
@@ -117,12 +122,9 @@ def document_of(storyboard: Storyboard, *, variables: Mapping[str, str] | None =
 def _located(source: str) -> tuple[str, str | None, Callable[[], bytes]]:
     """What to call a source, the folder it is in, and how to get its bytes."""
     scheme = _SCHEME.match(source)
-    if scheme is None:
-        path = Path(source)
+    if scheme is None or scheme[1].lower() == "file":
+        path = Path(source[len(scheme[0]) :] if scheme else source)
         return source, str(Path(os.path.abspath(path)).parent), lambda: _local_bytes(path)  # noqa: PTH100 - links stay
-    if scheme[1].lower() == "file":
-        path = Path(source[len(scheme[0]) :])
-        return source, str(path.parent), lambda: _local_bytes(path)
     parts = urlsplit(source)
     shown = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     if scheme[1].lower() in ("http", "https"):

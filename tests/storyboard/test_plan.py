@@ -501,7 +501,7 @@ def far(root: str, **shot: Any) -> Document:
         ("https://example.com/films/", "/x.mp4", "url", "https://example.com/x.mp4"),
         ("https://example.com/films/", CLIP, "url", CLIP),
         ("s3://bucket/films/", "clips/x.mp4", "file", "s3://bucket/films/clips/x.mp4"),
-        ("s3://bucket/films/", "s3://other/x.mp4", "file", "s3://other/x.mp4"),
+        ("s3://bucket/films/", "s3://bucket/films/x.mp4", "file", "s3://bucket/films/x.mp4"),
         ("s3://bucket/films/", CLIP, "url", CLIP),
     ],
 )

@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_kling.gateway.errors import InvalidMedia, KlingError
 
-__all__ = ["Clip", "ClipStorage", "file_name", "without_password"]
+__all__ = ["Clip", "ClipStorage", "file_name", "sha256_of", "without_password"]
 
 RESULT_LIFE: Final = timedelta(days=7)
 RESULT_MARGIN: Final = timedelta(hours=6)
@@ -175,11 +175,7 @@ class ClipStorage:
         with file.open("rb") as stream:
             os.fsync(stream.fileno())
         file.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(target.parent)
 
     async def size(self, location: str) -> int | None:
         """The length of a stored file in bytes; None where it is not there."""
@@ -195,6 +191,43 @@ class ClipStorage:
 
         return await asyncio.to_thread(look)
 
+    def keeps(self, location: str) -> bool:
+        """Whether a location is one of this storage's, going by its text alone."""
+        root = f"{self.location('').rstrip('/')}/"
+        inside = location.removeprefix(root)
+        return inside != location and inside != "" and not {"", ".", ".."} & set(inside.split("/"))
+
+    async def remove(self, location: str) -> bool:
+        """Removes a stored file for ever.
+
+        Returns:
+            Whether it was there, as far as the store tells.
+
+        Raises:
+            OSError: it cannot be removed, or is not in this storage.
+        """
+        if not self.keeps(location):
+            shown, storage = without_password(location), without_password(self.url)
+            raise OSError(f"{shown} is not in the storage {storage}, and is left alone")
+        try:
+            return await asyncio.to_thread(self._remove, location)
+        except Exception as error:
+            if self._local:
+                raise
+            said = str(error) or type(error).__name__
+            raise OSError(f"{without_password(location)} cannot be removed: {said}") from error
+
+    def _remove(self, location: str) -> bool:
+        try:
+            if self._local:
+                Path(location).unlink()
+                _sync(Path(location).parent)
+            else:
+                self._fs.rm_file(self._path(location))
+        except FileNotFoundError:
+            return False
+        return True
+
     @asynccontextmanager
     async def at_hand(self, location: str, *, sha256: str | None = None) -> AsyncIterator[Path]:
         """A stored file as a local path, for as long as the block lasts; fetched where storage is not local.
@@ -203,7 +236,7 @@ class ClipStorage:
             InvalidMedia: it is missing, or is not the file that `sha256` names.
         """
         async with self._copied(location) as path:
-            if sha256 is not None and await asyncio.to_thread(_sha256, path) != sha256:
+            if sha256 is not None and await asyncio.to_thread(sha256_of, path) != sha256:
                 shown = without_password(location)
                 raise InvalidMedia(f"{shown} is not the file that was stored: its sha256 has changed")
             yield path
@@ -240,6 +273,16 @@ def without_password(url: str) -> str:
     return re.sub(r"(://)[^/]*@", r"\1***@", url)
 
 
-def _sha256(path: Path) -> str:
+def _sync(folder: Path) -> None:
+    """Makes sure that what a folder lists is on its disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a local file's bytes, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

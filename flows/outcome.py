@@ -19,7 +19,10 @@ MOST_NAMED = 10
 
 
 class TakeOutcome(BaseModel):
-    """What became of a take that the film does not use: its clip, or the class and message of what went wrong."""
+    """What became of a take that the film does not use: its clip, or the class and message of what went wrong.
+
+    `softened` and `faults` as of a shot.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,6 +31,8 @@ class TakeOutcome(BaseModel):
     clip: Clip | None = None
     error_type: str | None = None
     error: str | None = None
+    softened: int = 0
+    faults: str = ""
 
 
 class ShotOutcome(BaseModel):
@@ -43,6 +48,9 @@ class ShotOutcome(BaseModel):
         error: class and message of what went wrong.
         blocked_by: the shots without a clip that it needed.
         take: which one the film uses.
+        softened: the number of the softer prompt that was used in place of the shot's own, which moderation refused; 0
+            where it was its own.
+        faults: what its checks say of the clip, where the document wants that take all the same.
         further: the other takes that were wanted; their failures do not stop the film.
     """
 
@@ -57,6 +65,8 @@ class ShotOutcome(BaseModel):
     error: str | None = None
     blocked_by: tuple[str, ...] = ()
     take: int = 1
+    softened: int = 0
+    faults: str = ""
     further: tuple[TakeOutcome, ...] = ()
 
     @classmethod
@@ -103,11 +113,21 @@ class Rendering(BaseModel):
         """The shots that went wrong themselves; those they blocked are not among them."""
         return tuple(shot for shot in self.shots if shot.status == "failed")
 
-    def _further(self) -> str:
-        failed = [
-            f"{shot.id} take {take.take}: {take.error}" for shot in self.shots for take in shot.further if take.error
-        ]
-        return f"; without further takes: {'; '.join(failed)}" if failed else ""
+    def remarks(self) -> tuple[str, ...]:
+        """What whoever asked for the film has to know of it, a sentence each: nothing of this happens silently."""
+        said = []
+        for shot in self.shots:
+            takes: tuple[ShotOutcome | TakeOutcome, ...] = (shot, *shot.further)
+            for take in takes:
+                named = f"{shot.id}, take {take.take}"
+                if take.softened:
+                    said.append(f"{named}: moderation refused it; prompt {take.softened} of soften was used")
+                if take.faults:
+                    used = "used all the same" if take is shot else "not used"
+                    said.append(f"{named}: failed its checks and is {used}: {take.faults}")
+                if take is not shot and take.error:
+                    said.append(f"{named}: a further take is missing: {take.error}")
+        return tuple(said)
 
     def sentence(self) -> str:
         """One line for a run's final state."""
@@ -115,7 +135,8 @@ class Rendering(BaseModel):
             clips = len([shot for shot in self.shots if shot.clip])
             kept = len([shot for shot in self.shots if shot.status == "kept"])
             again = f" ({kept} were there already)" if kept else ""
-            return f"{clips} clips{again}, {self.film.seconds:.1f} s, {self.usd:.2f} USD{self._further()}"
+            remarks = "".join(f"; {remark}" for remark in self.remarks())
+            return f"{clips} clips{again}, {self.film.seconds:.1f} s, {self.usd:.2f} USD{remarks}"
         if self.error is not None and not self.failures:
             return f"all {len(self.shots)} shots are stored ({self.usd:.2f} USD), but not joined: {self.error}"
         kept = len([shot for shot in self.shots if shot.clip])

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.flows.standing import Reckoner, Standing, standings
+from prefect_kling.clips import ClipStorage
+from prefect_kling.flows.checking import import_checks
+from prefect_kling.flows.reckoning import Reckoner
+from prefect_kling.flows.standing import Standing, standings
 from prefect_kling.gateway.addresses import is_loopback_url
-from prefect_kling.gateway.errors import BudgetExceeded, StoryboardError
+from prefect_kling.gateway.errors import (
+    BudgetExceeded,
+    GatewayUnavailable,
+    InsufficientCredits,
+    KlingError,
+    RateLimited,
+    StoryboardError,
+    TaskNotFound,
+)
 from prefect_kling.gateway.limits import VideoFacts
 from prefect_kling.gateway.prices import PriceTable, micro_usd
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.money import Limits, refusal
+from prefect_kling.media.fitting import fitted_image
 from prefect_kling.media.probe import probe
 from prefect_kling.settings import StudioSettings
 from prefect_kling.storyboard.document import Storyboard
+from prefect_kling.storyboard.drafts import draft_edition, draft_of
 from prefect_kling.storyboard.places import did_you_mean
-from prefect_kling.storyboard.plan import Plan, local_videos, plan
+from prefect_kling.storyboard.plan import Plan, images_to_fit, local_videos, plan
 from prefect_kling.storyboard.reader import Document, document_of, read_storyboard
 
 __all__ = ["Prepared", "Wish", "plan_document", "prepare"]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,12 +51,16 @@ class Wish:
     Attributes:
         edition: separates runs that are meant to give new clips from reruns that are meant to reuse them.
         retake: ids of shots that are bought anew.
+        only: ids of the only shots that are wanted, with what they need; empty for all.
+        draft: to try the document cheaply: one std take of each shot, in an edition of its own.
         budget: USD that this run may spend, in place of the studio's.
         run: the flow run's id, or empty.
     """
 
     edition: str = "main"
     retake: Sequence[str] = ()
+    only: Sequence[str] = ()
+    draft: bool = False
     budget: Decimal | None = None
     run: str = ""
 
@@ -54,6 +75,7 @@ class Prepared:
     standings: Mapping[str, Standing]
     limits: Limits
     budget: Decimal | None
+    only: tuple[str, ...] = ()
 
     @property
     def micro_usd(self) -> int:
@@ -90,21 +112,32 @@ async def prepare(
         document = await asyncio.to_thread(read_storyboard, storyboard, variables=variables)
     else:
         document = document_of(storyboard, variables=variables)
-    _check_retakes(document, wish.retake)
+    if wish.draft:
+        document = draft_of(document)
+    only = _shots_named("--only", wish.only, document)
+    _check_retakes(document, _shots_named("--retake", wish.retake, document), only)
     planned = await plan_document(document, settings)
+    planned = planned.only(only) if only else planned
+    import_checks(document, planned.shots)
     await studio.get_client().aclose()
     ours = await desk(settings)
     await ours.ledger.reclaim(ours.account)
-    reckoner = Reckoner(ours, document, planned, wish.edition, run=wish.run, retakes=wish.retake)
+    edition = draft_edition(wish.edition) if wish.draft else wish.edition
+    reckoner = Reckoner(ours, document, planned, edition, run=wish.run, retakes=wish.retake)
     limits = ours.limits if wish.budget is None else replace(ours.limits, per_run=micro_usd(wish.budget))
-    prepared = Prepared(document, planned, reckoner, await standings(reckoner), limits, wish.budget)
+    prepared = Prepared(document, planned, reckoner, await standings(reckoner), limits, wish.budget, only)
     await _check_budgets(prepared)
+    await _check_balance(prepared)
     await studio.get_storage().check()
     return prepared
 
 
 async def plan_document(document: Document, settings: StudioSettings) -> Plan:
-    """Plans a document for a studio; local videos are probed first, as their length and size decide what is allowed."""
+    """Plans a document for a studio; its local videos are probed before, and its images tried that shall be made fit.
+
+    Raises:
+        StoryboardError, InvalidMedia: the document, or a file it names, cannot be used.
+    """
     paths = local_videos(document)
     facts = await probe([Path(path) for path in paths]) if paths else []
     videos = {
@@ -122,15 +155,46 @@ async def plan_document(document: Document, settings: StudioSettings) -> Plan:
         document,
         loopback=is_loopback_url(settings.base_url),
         videos=videos,
+        fitting=await _fitting(document),
         prices=PriceTable.load(settings.prices),
     )
 
 
-def _check_retakes(document: Document, retakes: Sequence[str]) -> None:
-    ids = [shot.id for shot in document.storyboard.shots]
+async def _fitting(document: Document) -> dict[str, str | None]:
+    """Why images cannot be made to fit, or None where they can: tried now, as it is too late once shots are bought."""
+    sources = await asyncio.to_thread(images_to_fit, document)
+    found: dict[str, str | None] = {}
+    for source in sources:
+        try:
+            async with ClipStorage(source).at_hand(source) as file:
+                with tempfile.TemporaryDirectory(prefix="kling-") as folder:
+                    await fitted_image(file, Path(folder))
+        except KlingError as error:
+            found[source] = str(error)
+        else:
+            found[source] = None
+    return found
+
+
+def _shots_named(option: str, ids: Sequence[str], document: Document) -> tuple[str, ...]:
+    known = [shot.id for shot in document.storyboard.shots]
+    for shot in ids:
+        if shot not in known:
+            raise StoryboardError(
+                f"{option}: there is no shot '{shot}' in {document.source}{did_you_mean(shot, known)}"
+            )
+    return tuple(dict.fromkeys(shot for shot in known if shot in ids))
+
+
+def _check_retakes(document: Document, retakes: Sequence[str], only: Sequence[str]) -> None:
+    told = {shot.id: shot.take for shot in document.storyboard.shots}
     for shot in retakes:
-        if shot not in ids:
-            raise StoryboardError(f"--retake: there is no shot '{shot}' in {document.source}{did_you_mean(shot, ids)}")
+        if told[shot]:
+            raise StoryboardError(
+                f"--retake: {document.source} says take: {told[shot]} of shot '{shot}'; remove that to retake it"
+            )
+        if only and shot not in only:
+            raise StoryboardError(f"--retake: shot '{shot}' is none of those that --only names")
 
 
 async def _check_budgets(prepared: Prepared) -> None:
@@ -143,3 +207,22 @@ async def _check_budgets(prepared: Prepared) -> None:
     why = refusal(prepared.limits, others, prepared.micro_usd) if prepared.micro_usd else None
     if why is not None:
         raise BudgetExceeded(f"{title} was not begun, and nothing was bought: {why}")
+
+
+async def _check_balance(prepared: Prepared) -> None:
+    """Refuses what the account most likely cannot pay; the gateway would, halfway through."""
+    shots = {shot.id: shot for shot in prepared.plan.shots}
+    usd = sum((shots[name].usd * len(standing.to_buy) for name, standing in prepared.standings.items()), Decimal(0))
+    if not usd:
+        return
+    async with prepared.reckoner.desk.client(once=True) as client:
+        try:
+            balance = (await client.balance()).balance
+        except (GatewayUnavailable, RateLimited, TaskNotFound) as error:
+            _logger.warning("The account's balance is not known: %s", error)
+            return  # the gateway says so itself, when it is asked to sell
+    if usd > balance:
+        raise InsufficientCredits(
+            f"{prepared.document.storyboard.title} was not begun, and nothing was bought: what is to be bought costs "
+            f"about {usd:.2f} USD, and the account has {balance:.2f} USD. Top it up and run again"
+        )

@@ -10,7 +10,19 @@ from typing import Literal
 __all__ = ["Progress", "Step", "tell", "watcher"]
 
 Step = Literal[
-    "planned", "waiting", "buying", "generating", "downloading", "stored", "kept", "failed", "blocked", "joining"
+    "planned",
+    "waiting",
+    "buying",
+    "softened",
+    "generating",
+    "downloading",
+    "checking",
+    "retaking",
+    "stored",
+    "kept",
+    "failed",
+    "blocked",
+    "joining",
 ]
 
 

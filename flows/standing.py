@@ -1,34 +1,24 @@
-"""How each shot of a plan stands in the ledger: kept, new, stale, uncertain, lost. Nothing is bought, nothing changed.
-
-A shot's key follows from what would be sent, and from the clips and files it takes in; so it is known once those are.
-"""
+"""How each shot of a plan stands in the ledger: kept, new, stale and so on. Nothing is bought, nothing is changed."""
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-import fsspec
-
-from prefect_kling.clips import file_name, without_password
-from prefect_kling.gateway.errors import InvalidMedia
-from prefect_kling.gateway.prices import PriceTable, billed_seconds, micro_usd, upper_cost
-from prefect_kling.ledger.desk import Desk
-from prefect_kling.ledger.keys import Identity, Place, base_key, canonical, key_of
-from prefect_kling.ledger.purchases import Order, Purchase
+from prefect_kling.flows.reckoning import Choice, Reckoner, numbers
+from prefect_kling.gateway.prices import micro_usd
+from prefect_kling.ledger.keys import key_of
+from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import State
-from prefect_kling.ledger.takes import FINISHED, Pin, Slate, pinned, retake
-from prefect_kling.storyboard.document import slug
+from prefect_kling.ledger.takes import FINISHED
+from prefect_kling.ledger.verdicts import Verdict, verdicts_of
 from prefect_kling.storyboard.plan import Plan, PlannedShot
-from prefect_kling.storyboard.reader import Document
 
-__all__ = ["Reckoner", "Standing", "Status", "further_takes", "standings"]
+__all__ = ["Standing", "Status", "standings"]
 
-Status = Literal["kept", "running", "new", "stale", "uncertain", "lost"]
+Status = Literal["kept", "running", "new", "stale", "failed", "uncertain", "lost"]
 
 _STATUS: Final[dict[State, Status]] = {
     State.STORED: "kept",
@@ -38,6 +28,7 @@ _STATUS: Final[dict[State, Status]] = {
     State.SENDING: "running",
     State.UNCERTAIN: "uncertain",
     State.LOST: "lost",
+    State.PRUNED: "running",  # a run that wants it fetches it again, while the gateway has it
 }
 
 
@@ -47,10 +38,11 @@ class Standing:
 
     Attributes:
         status: `kept`: its clip is there. `running`: it is bought, its clip is not there yet. `new`: to be bought.
-            `stale`: to be bought anew, since what it takes in changes. `uncertain`, `lost`: see the ledger.
+            `stale`: to be bought anew, since what it takes in changes. `failed`: its takes are there, and none passed
+            its checks. `uncertain`, `lost`: see the ledger.
         through: the upstream shot that makes it stale.
         shares: an earlier shot of the plan that is the same purchase.
-        key: of the purchase, where it is known yet.
+        key: of that take in the shot's own words, where it is known yet.
         purchase: its live row.
         take: which take the film uses.
         to_buy: the most that each take costs that a run would buy, in micro-dollars by its number.
@@ -70,138 +62,71 @@ class Standing:
         return sum(self.to_buy.values())
 
 
-class Reckoner:
-    """Makes orders of planned shots, for one document in one edition.
-
-    Args:
-        desk: the account and its ledger.
-        document, plan: what is rendered.
-        edition: separates runs that are meant to give new clips.
-        run: the flow run, or empty.
-        retakes: ids of shots that are wanted anew.
-    """
-
-    def __init__(
-        self, desk: Desk, document: Document, plan: Plan, edition: str, *, run: str = "", retakes: Iterable[str] = ()
-    ) -> None:
-        self.desk, self.document, self.planned, self.edition = desk, document, plan, edition
-        self.run, self.retakes = run, frozenset(retakes)
-        self.storyboard = slug(document.storyboard.title)
-        self.folder = f"{file_name(edition)}/{self.storyboard}"
-        self.prices = PriceTable.load(desk.settings.prices)
-        self._files: dict[str, asyncio.Task[str]] = {}
-        self._pins: dict[tuple[str, str], Pin] | None = None
-
-    async def digest(self, source: str) -> str:
-        """The sha256 of a file that shots take in; each is read once."""
-        if source not in self._files:
-            self._files[source] = asyncio.create_task(asyncio.to_thread(_sha256, source))
-        return await asyncio.shield(self._files[source])
-
-    async def order(self, shot: PlannedShot, clips: Mapping[str, tuple[str, float]], *, pin: bool = True) -> Order:
-        """What to buy for a shot.
-
-        Args:
-            shot: of the plan.
-            clips: sha256 and seconds of each clip it takes in, by shot.
-            pin: whether a retake pins its take; else the order is that of the take which is used now.
-        """
-        identities: dict[Place, Identity] = {}
-        for entry in shot.inputs:
-            match entry.kind:
-                case "file":
-                    identities[entry.place] = ("file", await self.digest(entry.source))
-                case "url":
-                    identities[entry.place] = ("url", entry.source)
-                case kind:
-                    identities[entry.place] = (kind, clips[entry.source][0])
-        body = canonical(shot.request.body(), identities)
-        base, length = base_key(body), _input_seconds(shot, clips)
-        take = await self._take(shot.id, base, pin=pin)
-        return Order(
-            edition=self.edition,
-            key=key_of(base, take),
-            request=body,
-            model=shot.request.model,
-            seconds=billed_seconds(shot.request, length),
-            micro_usd=micro_usd(upper_cost(shot.request, input_seconds=length, prices=self.prices)),
-            storyboard=self.storyboard,
-            document=self.document.digest,
-            shot=shot.id,
-            take=take,
-            folder=f"clips/{self.folder}",
-            run=self.run,
-        )
-
-    async def retaken(self, order: Order) -> bool:
-        """Whether this run has pinned the take of an order already, as a retry finds it."""
-        pin = (await self._pinned()).get((order.shot, _base_of(order)))
-        return bool(self.run) and pin is not None and pin.run == self.run
-
-    async def _take(self, shot: str, base: str, *, pin: bool) -> int:
-        if pin and shot in self.retakes:
-            return await retake(
-                self.desk.ledger, self.desk.account, Slate(self.edition, self.storyboard, shot, base), self.run
-            )
-        found = (await self._pinned()).get((shot, base))
-        return 1 if found is None else found.take
-
-    async def _pinned(self) -> dict[tuple[str, str], Pin]:
-        if self._pins is None:
-            self._pins = await pinned(self.desk.ledger, self.desk.account, self.edition, self.storyboard)
-        return self._pins
-
-
 async def standings(reckoner: Reckoner) -> dict[str, Standing]:
     """How every shot of a plan stands, by id. Nothing is pinned; a retake that this run has yet to begin is new."""
+    ledger = reckoner.desk.ledger
     before = await _bought_before(reckoner)
     found: dict[str, Standing] = {}
     for level in _levels(reckoner.planned.order):
-        orders: dict[str, list[Order]] = {}
+        choices: dict[str, Choice] = {}
         for shot in level:
             blocking = next((need for need in shot.needs if found[need].status != "kept"), None)
             if blocking is not None:
                 found[shot.id] = _through(shot, blocking, found[blocking], shot.id in before)
             else:
-                order = await reckoner.order(shot, {need: _facts(found[need]) for need in shot.needs}, pin=False)
-                orders[shot.id] = [order, *further_takes(order, shot.takes)]
-        keys = [key for takes in orders.values() for order in takes for key in (order.key, *order.also)]
-        live = await reckoner.desk.ledger.find(reckoner.desk.account, reckoner.edition, keys)
-        for shot_id, takes in orders.items():
-            standing = _standing(takes, live)
-            if shot_id in reckoner.retakes and not await reckoner.retaken(takes[0]):
-                standing = _retaken(takes, standing)
+                choices[shot.id] = await reckoner.choice(
+                    shot, {need: _facts(found[need]) for need in shot.needs}, pin=False
+                )
+        keys = [key for choice in choices.values() for take in choice.numbers for key in choice.keys(take)]
+        live = await ledger.find(reckoner.desk.account, reckoner.edition, keys)
+        looked = {
+            (row.id, choice.look.spec)
+            for choice in choices.values()
+            if not choice.look.nothing
+            for take in choice.candidates
+            for key in choice.keys(take)
+            if (row := live.get(key)) is not None
+        }
+        verdicts = await verdicts_of(ledger, looked)
+        for shot_id, choice in choices.items():
+            standing = _standing(choice, live, verdicts)
+            if shot_id in reckoner.retakes and not await reckoner.retaken(choice):
+                standing = _retaken(choice, standing, live)
             found[shot_id] = standing
     return _sharing(reckoner.planned, found)
 
 
-def further_takes(order: Order, takes: int) -> list[Order]:
-    """The orders of the other takes that are wanted of a shot: 1 to `takes`, but for the order's own."""
-    base = _base_of(order)
-    return [
-        replace(order, take=take, key=key_of(base, take), also=()) for take in range(1, takes + 1) if take != order.take
-    ]
+def _bought(choice: Choice, take: int, live: Mapping[str, Purchase]) -> Purchase | None:
+    """A take's live row, in whichever wording it was bought."""
+    return next((live[key] for key in choice.keys(take) if key in live), None)
 
 
-def _standing(takes: list[Order], live: Mapping[str, Purchase]) -> Standing:
-    """How a shot stands, whose first order is that of the take that the film uses."""
-    bought = [next((live[key] for key in (order.key, *order.also) if key in live), None) for order in takes]
-    to_buy = {order.take: order.micro_usd for order, row in zip(takes, bought, strict=True) if row is None}
-    order, purchase = takes[0], bought[0]
-    status = "new" if purchase is None else _STATUS[purchase.state]
-    return Standing(status, key=order.key, purchase=purchase, take=order.take, to_buy=to_buy)
+def _standing(choice: Choice, live: Mapping[str, Purchase], verdicts: Mapping[tuple[int, str], Verdict]) -> Standing:
+    """How a shot stands: by the first candidate that has not failed its checks."""
+    rows = {take: _bought(choice, take, live) for take in choice.numbers}
+    to_buy = {take: choice.micro_usd for take in choice.wanted if rows[take] is None}
+    for take in choice.candidates:
+        row = rows[take]
+        key = choice.keys(take)[0]
+        if row is None:
+            return Standing("new", key=key, take=take, to_buy={**to_buy, take: choice.micro_usd})
+        verdict = None if choice.look.nothing or choice.told else verdicts.get((row.id, choice.look.spec))
+        if verdict is None or verdict.passed:
+            return Standing(_STATUS[row.state], key=key, purchase=row, take=take, to_buy=to_buy)
+    first = choice.candidates[0]
+    return Standing("failed", key=choice.keys(first)[0], purchase=rows[first], take=first, to_buy=to_buy)
 
 
-def _retaken(takes: list[Order], standing: Standing) -> Standing:
+def _retaken(choice: Choice, standing: Standing, live: Mapping[str, Purchase]) -> Standing:
     """How a shot stands that is to be retaken: a take that is not finished is gone on with, else the next is bought."""
     if standing.purchase is None or standing.purchase.state not in FINISHED:
         return standing
-    following = 1 + max(order.take for order in takes if order.take not in standing.to_buy)
-    return Standing("new", to_buy={**standing.to_buy, following: takes[0].micro_usd})
+    following = 1 + max(take for take in choice.numbers if _bought(choice, take, live) is not None)
+    return Standing("new", to_buy={**standing.to_buy, following: choice.micro_usd})
 
 
 def _through(shot: PlannedShot, need: str, upstream: Standing, bought_before: bool) -> Standing:
-    to_buy = dict.fromkeys(range(1, shot.takes + 1), micro_usd(shot.upper_usd))
+    to_buy = dict.fromkeys(numbers(shot, None)[1], micro_usd(shot.upper_usd))
     if not bought_before:
         return Standing("new", to_buy=to_buy)
     return Standing("stale", through=upstream.through or need, to_buy=to_buy)
@@ -246,30 +171,7 @@ def _levels(order: Iterable[PlannedShot]) -> list[list[PlannedShot]]:
     return levels
 
 
-def _base_of(order: Order) -> str:
-    """The key of an order without its take."""
-    return order.key.rpartition("#")[0]
-
-
 def _facts(standing: Standing) -> tuple[str, float]:
     clip = standing.purchase.clip if standing.purchase else None
     assert clip is not None  # noqa: S101 - what `kept` means
     return clip.sha256, clip.seconds
-
-
-def _input_seconds(shot: PlannedShot, clips: Mapping[str, tuple[str, float]]) -> float | None:
-    if shot.request.base_video is None:
-        return None
-    upstream = next((i.source for i in shot.inputs if i.kind == "clip" and i.place[0] == "video_list"), None)
-    return clips[upstream][1] if upstream else shot.seconds
-
-
-def _sha256(source: str) -> str:
-    try:
-        with fsspec.open(source, "rb") as file:
-            digest = hashlib.sha256()
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-            return digest.hexdigest()
-    except (OSError, ValueError, ImportError) as error:
-        raise InvalidMedia(f"{without_password(source)} cannot be read: {error}") from error

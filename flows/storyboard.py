@@ -31,7 +31,9 @@ async def render_storyboard(
     variables: dict[str, str] | None = None,
     edition: str | None = None,
     retake: list[str] | None = None,
+    only: list[str] | None = None,
     budget: float | None = None,
+    draft: bool = False,
 ) -> State[Rendering]:
     """Buys every shot of a storyboard that is not bought yet, keeps the clips and joins them.
 
@@ -45,7 +47,9 @@ async def render_storyboard(
         variables: values for the document's `{{ name }}` places.
         edition: separates runs that are meant to give new clips; empty for "main", on a schedule for its time.
         retake: ids of shots to buy anew; later runs use the new take.
+        only: ids of the only shots to make, with what they need; a film of just these, beside the whole one.
         budget: USD that this run may spend; empty for the studio's.
+        draft: try it cheaply: std mode, one take of each shot, in the edition "draft".
 
     Returns:
         `Rendered` with a `Rendering`; `Partial` (failed) where a shot has no clip, naming shot, reason and what to do.
@@ -53,6 +57,7 @@ async def render_storyboard(
     Raises:
         StoryboardError, InvalidMedia: the document cannot be rendered; nothing was bought.
         BudgetExceeded: it would cost more than a budget allows; nothing was bought.
+        InsufficientCredits: it would cost more than the account has; nothing was bought.
         LedgerUnavailable: the ledger cannot be used; nothing was bought.
         OSError: the storage cannot be written; nothing was bought.
     """
@@ -62,6 +67,8 @@ async def render_storyboard(
     wish = Wish(
         edition=edition_of_run(edition),
         retake=tuple(retake or ()),
+        only=tuple(only or ()),
+        draft=draft,
         budget=None if budget is None else Decimal(str(budget)),
         run=run_id(),
     )

@@ -27,6 +27,7 @@ from prefect_kling.cli_ledger import ledger, sweep
 from prefect_kling.cli_studio import StudioName, quieten_prefect, reference_to, studio_named, told
 from prefect_kling.gateway.errors import (
     BudgetExceeded,
+    CheckFailed,
     GenerationFailed,
     GenerationTimeout,
     InsufficientCredits,
@@ -57,6 +58,7 @@ _CODES: Final[dict[str, int]] = {
         (BudgetExceeded, MONEY),
         (InsufficientCredits, MONEY),
         (InvalidMedia, MEDIA),
+        (CheckFailed, MEDIA),
         (GenerationFailed, GENERATION),
         (GenerationTimeout, GENERATION),
         (TaskNotFound, GENERATION),
@@ -132,6 +134,8 @@ def render(
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
     retake: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    draft: Annotated[bool, Parameter(negative="")] = False,
     budget: Decimal | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -151,6 +155,10 @@ def render(
         Separates runs that are meant to give new clips from reruns, which use what is there; "main" where not given.
     retake
         Id of a shot to buy anew; may be repeated. Later runs use the new take.
+    only
+        Ids of the only shots to make, joined by commas, with what they need. The film shows just these.
+    draft
+        Try it cheaply: std mode, one take of each shot, in an edition of its own.
     budget
         USD that this run may spend at most.
     json
@@ -166,7 +174,10 @@ def render(
             raise StoryboardError(f"--out names the storyboard itself, {file}; the film would replace it")
         _writable(out)
     begun = time.monotonic()
-    asked = _Asked(file, variables, out, studio, simulate, edition or "", retake, budget)
+    wanted = tuple(shot.strip() for some in only for shot in some.split(",") if shot.strip())
+    if only and not wanted:
+        raise StoryboardError("--only names no shot; give the ids of the shots to make")
+    asked = _Asked(file, variables, out, studio, simulate, edition or "", retake, wanted, draft, budget)
     rendering = asyncio.run(_render(asked))
     film = rendering.film
     if json:
@@ -180,10 +191,10 @@ def render(
     announce(f"{rendering.title}: {len(rendering.shots)} clips{again}, {film.seconds:.1f} s of film")
     announce(f"It {cost} {rendering.usd:.2f} USD and took {time.monotonic() - begun:.0f} s")
     announce(f"Film: {out.resolve() if out else film.path}")
+    for remark in rendering.remarks():
+        announce(remark)
     # The film is there; a further take may still wait for somebody's decision.
-    further = [take for shot in rendering.shots for take in shot.further if take.error]
-    for take in further:
-        announce(f"a further take, number {take.take}, is missing: {take.error}")
+    further = [take for shot in rendering.shots for take in shot.further]
     return exit_code(take.error_type for take in further if take.error_type)
 
 
@@ -302,6 +313,8 @@ class _Asked:
     simulate: bool
     edition: str
     retake: tuple[str, ...]
+    only: tuple[str, ...]
+    draft: bool
     budget: Decimal | None
 
 
@@ -312,7 +325,7 @@ async def _render(asked: _Asked) -> Rendering:
         from prefect_kling.flows.storyboard import render_storyboard
 
         # What is wrong with the document shows in a second; a Prefect server takes ten to start.
-        wish = Wish(asked.edition or "main", asked.retake, asked.budget)
+        wish = Wish(asked.edition or "main", asked.retake, asked.only, asked.draft, asked.budget)
         prepared = await prepare(asked.file, studio, asked.variables, wish)
         await _reachable_server()
         reuse = prepared.reuse()
@@ -325,6 +338,8 @@ async def _render(asked: _Asked) -> Rendering:
                 variables=dict(asked.variables),
                 edition=asked.edition or None,
                 retake=list(asked.retake),
+                only=list(asked.only),
+                draft=asked.draft,
                 budget=None if asked.budget is None else float(asked.budget),
                 return_state=True,
             )
@@ -400,7 +415,8 @@ async def _planned(
     settings = (await studio_named(studio)).settings()
 
     from prefect_kling.flows.preparing import plan_document
-    from prefect_kling.flows.standing import Reckoner, standings
+    from prefect_kling.flows.reckoning import Reckoner
+    from prefect_kling.flows.standing import standings
     from prefect_kling.ledger.desk import desk
     from prefect_kling.storyboard.reader import read_storyboard
 
@@ -494,6 +510,8 @@ def _shot_json(shot: ShotOutcome) -> dict[str, Any]:
         "error": shot.error,
         "blocked_by": list(shot.blocked_by),
         "take": shot.take,
+        "softened": shot.softened,
+        "faults": shot.faults,
         "further_takes": [take.model_dump(mode="json") for take in shot.further],
     }
 

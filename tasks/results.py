@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["Film", "Generated", "Hosted", "Still", "Submitted"]
+__all__ = ["Checked", "Film", "Generated", "Hosted", "Still", "Submitted"]
 
 
 class _Result(BaseModel):
@@ -34,6 +34,12 @@ class Still(_Result):
 
     path: str
     media_type: str
+
+
+class Checked(_Result):
+    """What is wrong with a clip, a sentence each; nothing where it passes."""
+
+    faults: tuple[str, ...]
 
 
 class Hosted(_Result):

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from prefect_kling.clips import ClipStorage
-from prefect_kling.flows.standing import _sha256
+from prefect_kling.flows.reckoning import _sha256
 from prefect_kling.gateway.errors import InvalidMedia, KlingError
 
 

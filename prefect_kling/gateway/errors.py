@@ -13,6 +13,7 @@ KlingError
 ├── BudgetExceeded         more money than the budget allows; nothing was bought
 ├── LedgerUnavailable      what was bought cannot be looked up or written down, so nothing is bought
 ├── InvalidMedia           a file is not the video or image it has to be
+├── CheckFailed            a clip was bought and kept, and is not what its checks want: use it all the same, or retake
 └── StoryboardError        the document says something that cannot be rendered
 """
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationFailed",
     "BudgetExceeded",
+    "CheckFailed",
     "GatewayUnavailable",
     "GenerationFailed",
     "GenerationTimeout",
@@ -129,6 +131,10 @@ class LedgerUnavailable(KlingError):
 
 class InvalidMedia(KlingError):
     """A file is broken, hostile, or not what its place needs."""
+
+
+class CheckFailed(KlingError):
+    """No take of a shot passed its checks. All of them are kept; the text names them and what is wrong with each."""
 
 
 class StoryboardError(KlingError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from prefect_kling.gateway.errors import InvalidMedia
 
 __all__ = [
+    "CLIP_SIZES",
     "MAX_IMAGE_BYTES",
     "MAX_IMAGE_RATIO",
     "MAX_VIDEO_BYTES",
@@ -40,6 +41,16 @@ MAX_VIDEO_BYTES = 200 * 1024 * 1024
 MIN_VIDEO_RATE, MAX_VIDEO_RATE = 24, 60
 # Generated clips run slightly over what was ordered (5.04 s for "5"), so a 10 s clip is still a 10 s clip.
 SECONDS_TOLERANCE = 0.1
+
+CLIP_SIZES = {
+    ("16:9", "std"): (1280, 720),
+    ("16:9", "pro"): (1920, 1080),
+    ("9:16", "std"): (720, 1280),
+    ("9:16", "pro"): (1080, 1920),
+    ("1:1", "std"): (960, 960),
+    ("1:1", "pro"): (1440, 1440),
+}
+"""Pixels of a clip, width and height, by aspect ratio and mode (gateway.md, "Output sizes")."""
 
 
 @dataclass(frozen=True)

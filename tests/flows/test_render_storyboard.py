@@ -164,6 +164,7 @@ async def test_a_failed_shot_takes_down_only_what_needs_it(studio: KlingStudio, 
     assert "first: The gateway made no clip" in state.message
 
 
+@pytest.mark.usefixtures("old_prices")
 async def test_without_credits_nothing_more_is_bought_and_what_runs_is_kept(
     studio: KlingStudio, tmp_path: Path
 ) -> None:

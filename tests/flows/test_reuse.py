@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
 from prefect_kling import KlingCredentials, KlingStudio
-from prefect_kling.flows import generate_video, render_storyboard, rendering, storyboard
+from prefect_kling.flows import generate_video, render_storyboard, shooting, storyboard
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.preparing import Wish, prepare
 from prefect_kling.flows.standing import Standing
@@ -242,16 +242,16 @@ async def test_whichever_of_two_shots_that_are_one_purchase_buys_it_the_money_he
     board.write_text(BOARD.replace("    base: dawn\n", "").replace("A storm at night", "A lighthouse at dawn"))
     bought = asyncio.Event()
 
-    async def the_second_first(self: Any, shot: Any, *given: Any) -> Any:
-        if shot.id != "storm":
+    async def the_second_first(self: Any, *given: Any) -> Any:
+        if self.shot.id != "storm":
             await bought.wait()
         try:
-            return await buy(self, shot, *given)
+            return await buy(self, *given)
         finally:
             bought.set()
 
-    buy = rendering._Run._buy
-    monkeypatch.setattr(rendering._Run, "_buy", the_second_first)
+    buy = shooting.Shooting._bought
+    monkeypatch.setattr(shooting.Shooting, "_bought", the_second_first)
     found = await render(board, studio, budget=float(2 * PRICE))
     assert (found.usd, simulator.service.stats()["creates"]) == (2 * PRICE, 2)
     assert found.film is not None, found.sentence()
@@ -319,6 +319,7 @@ async def test_a_storyboard_is_admitted_as_a_whole_or_not_at_all(
     await nothing_left(studio)
 
 
+@pytest.mark.usefixtures("old_prices")
 async def test_without_credits_what_runs_is_kept_and_a_rerun_goes_on(studio: KlingStudio, board: Path) -> None:
     async with running(SimulatorConfig(seed=1, generation_seconds=0.2, shrink=8, balance="0.40")) as poor:
         broke = at(studio, poor)

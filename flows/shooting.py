@@ -1,0 +1,279 @@
+"""One shot of a run: its takes, made at the same time, and the first of them that will do.
+
+A take that moderation refuses is tried again in the document's softer words, a shot whose takes all fail their checks
+is taken again as often as the document says. Both are said aloud, and neither is done by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from prefect.logging import get_run_logger
+
+from prefect_kling.clips import Clip
+from prefect_kling.flows.checking import imported
+from prefect_kling.flows.outcome import ShotOutcome, TakeOutcome, said_of, usd_of
+from prefect_kling.flows.progress import tell
+from prefect_kling.flows.reckoning import Choice
+from prefect_kling.flows.stage import Stage, named
+from prefect_kling.gateway.errors import (
+    AuthenticationFailed,
+    CheckFailed,
+    GenerationFailed,
+    InsufficientCredits,
+    InvalidRequest,
+    KlingError,
+    PurchaseUncertain,
+)
+from prefect_kling.gateway.moderation import is_moderated
+from prefect_kling.ledger.money import shown
+from prefect_kling.ledger.purchases import Order, Purchase
+from prefect_kling.ledger.states import State
+from prefect_kling.ledger.takes import pin_take
+from prefect_kling.ledger.verdicts import Verdict, remember_verdict, verdicts_of
+from prefect_kling.storyboard.plan import PlannedShot
+from prefect_kling.tasks import check_clip, create_video, download_video, wait_for_video
+from prefect_kling.tasks.results import Generated, Submitted
+
+__all__ = ["Shooting"]
+
+CLOSES_THE_TILL = (InsufficientCredits, AuthenticationFailed)
+"""After one of these, nothing more is bought in this run: the next create would be refused as well."""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A take in storage: its row, its clip, whether that was there already, and what is wrong with it."""
+
+    order: Order
+    purchase: int
+    clip: Clip
+    kept: bool
+    wording: int
+    faults: str
+
+
+class Shooting:
+    """One shot.
+
+    Args:
+        stage: of the run.
+        shot: of the plan.
+        clips: of the shots that it takes something from.
+    """
+
+    def __init__(self, stage: Stage, shot: PlannedShot, clips: Mapping[str, Clip]) -> None:
+        self.stage, self.shot, self.clips = stage, shot, clips
+        self.choice: Choice | None = None
+        self.used: _Taken | None = None
+        self._takes: dict[int, asyncio.Task[_Taken]] = {}
+
+    async def outcome(self) -> ShotOutcome:
+        """The take that the film uses, as soon as it is known; failures are in the outcome, not raised."""
+        try:
+            # The same text in another object: Prefect would draw an arrow from the clip to whatever holds its own.
+            facts = {need: (bytes.fromhex(clip.sha256).hex(), clip.seconds) for need, clip in self.clips.items()}
+            self.choice = await self.stage.reckoner.choice(self.shot, facts)
+            self.used = used = await self._first_that_will_do(self.choice)
+        except Exception as error:  # noqa: BLE001 - a shot's failure must not cancel its siblings; it is in the outcome
+            outcome = ShotOutcome.failed(self.shot.id, error, await self._billed(self._number_of_failure()))
+            get_run_logger().error("%s failed: %s", self.shot.id, outcome.error)
+            tell(self.shot.id, "failed", outcome.error or "")
+            return outcome
+        bought = await self._billed(used.order.take)
+        outcome = ShotOutcome.stored(self.shot.id, used.clip, bought, kept=used.kept, take=used.order.take)
+        outcome = outcome.model_copy(update={"softened": used.wording, "faults": used.faults})
+        if not used.kept:
+            tell(self.shot.id, "stored", f"{used.clip.seconds:.2f} s, {outcome.usd:.2f} USD")
+        return outcome
+
+    async def further(self) -> tuple[TakeOutcome, ...]:
+        """What became of every other take; to be asked for once `outcome` is there. Nothing fails with them."""
+        chosen = None if self.used is None else self.used.order.take
+        others = [number for number in self._takes if number != chosen]
+        # Of a shot that failed, the one take that there is is told by its outcome.
+        if self.used is None and len(self._takes) == 1:
+            return ()
+        return tuple([await self._take_outcome(number) for number in others])
+
+    async def end(self) -> None:
+        """Stops the takes that still run."""
+        for task in self._takes.values():
+            task.cancel()
+        await asyncio.gather(*self._takes.values(), return_exceptions=True)
+
+    async def _first_that_will_do(self, choice: Choice) -> _Taken:
+        for number in choice.wanted:
+            self._begin(number)
+        failures: dict[int, Exception] = {}
+        for number in choice.candidates:
+            if number not in self._takes:
+                if not all(_may_retake(error) for error in failures.values()):
+                    break
+                await self._say_retake(number, failures)
+                self._begin(number)
+            try:
+                taken = await self._takes[number]
+            except Exception as error:  # noqa: BLE001 - the next candidate may do; else it is raised below
+                failures[number] = error
+                continue
+            if taken.faults and not choice.told:
+                failures[number] = CheckFailed(
+                    f"{self._named(number)} failed its checks: {taken.faults}. It is kept at {taken.clip.path}"
+                )
+                continue
+            if any(not isinstance(error, CheckFailed) for error in failures.values()):
+                # A rerun would wait for, and perhaps pay for, the take that is missing, and then use that one.
+                await pin_take(
+                    self.stage.desk.ledger, self.stage.desk.account, choice.slate, number, self.stage.reckoner.run
+                )
+            return taken
+        raise self._told(failures)
+
+    def _begin(self, number: int) -> None:
+        self._takes[number] = asyncio.create_task(self._take(number))
+
+    async def _take(self, number: int) -> _Taken:
+        """A take, in the shot's own words or the first softer ones that moderation lets pass."""
+        assert self.choice is not None  # noqa: S101 - set before the first take begins
+        choice = self.choice
+        keys = choice.keys(number)
+        found = await self.stage.live(keys)
+        wording = 0 if found is None else keys.index(found.order.key)
+        while True:
+            order = choice.order(number, wording)
+            try:
+                purchase, clip, kept = await self._made(order, found, wording)
+                break
+            except (InvalidRequest, GenerationFailed) as error:
+                if not is_moderated(error) or wording + 1 not in choice.wordings:
+                    raise
+                wording, found = wording + 1, None
+                get_run_logger().warning(
+                    "%s was refused by the gateway's moderation (%s); it is tried again with prompt %d of soften: %s",
+                    self._named(number),
+                    said_of(error),
+                    wording,
+                    self.shot.softer[wording - 1].prompt,
+                )
+                tell(self._name(number), "softened", f"prompt {wording} of soften")
+        faults = await self._faults(purchase, clip, number)
+        return _Taken(order, purchase, clip, kept, wording, faults)
+
+    async def _made(self, order: Order, found: Purchase | None, wording: int) -> tuple[int, Clip, bool]:
+        """A take's row, its clip, and whether that was there already; its tasks are named after the shot."""
+        name, studio = self._name(order.take), self.stage.studio
+        if found is not None and found.state is State.STORED:
+            tell(name, "kept", f"bought {found.created_at:%Y-%m-%d}")
+            kept = Generated(purchase=found.id, task_id=str(found.task_id))
+            return found.id, await named(download_video, f"{name} · kept")(kept, studio), True
+        if found is not None and found.state is State.PRUNED:
+            again = Generated(purchase=found.id, task_id=str(found.task_id))
+            tell(name, "downloading")
+            return found.id, await named(download_video, f"{name} · download")(again, studio), False
+        if found is not None and found.state in (State.SUBMITTED, State.COMPLETED):
+            submitted = Submitted(purchase=found.id, task_id=str(found.task_id))
+        else:
+            submitted = await self._bought(order, wording, name)
+        tell(name, "generating", f"task {submitted.task_id}")
+        generated = await named(wait_for_video, f"{name} · generate")(submitted, studio)
+        tell(name, "downloading")
+        return submitted.purchase, await named(download_video, f"{name} · download")(generated, studio), False
+
+    async def _bought(self, order: Order, wording: int, name: str) -> Submitted:
+        stage = self.stage
+        if stage.till_closed is not None:
+            raise stage.till_closed
+        sources = [await stage.source(self.shot, entry, self.clips) for entry in self.shot.inputs]
+        urls = {entry.place: url for entry, (url, _) in zip(self.shot.inputs, sources, strict=True)}
+        request = self.shot.filled(urls, wording=wording, loopback=stage.loopback)
+        tell(name, "buying", shown(order.micro_usd))
+        try:
+            return await named(create_video, f"{name} · create")(
+                request.body(),
+                stage.studio,
+                order=replace(order, shot=self._held_for(order)),
+                budget=stage.prepared.budget,
+                wait_for=[origin for _, origin in sources if origin is not None],
+            )
+        except CLOSES_THE_TILL as error:
+            stage.till_closed = error
+            raise
+
+    async def _faults(self, purchase: int, clip: Clip, number: int) -> str:
+        """What is wrong with a clip; looked at once, and remembered in the ledger."""
+        assert self.choice is not None  # noqa: S101 - as above
+        look, ledger = self.choice.look, self.stage.desk.ledger
+        if look.nothing:
+            return ""
+        spec = look.spec
+        verdict = (await verdicts_of(ledger, [(purchase, spec)])).get((purchase, spec))
+        if verdict is None:
+            tell(self._name(number), "checking")
+            function = imported(look.function) if look.function else None
+            found = await named(check_clip, f"{self._name(number)} · check")(
+                clip, look.wanted, self.stage.studio, function=function
+            )
+            verdict = Verdict(not found.faults, "; ".join(found.faults))
+            await remember_verdict(ledger, purchase, spec, verdict)
+        return verdict.said
+
+    async def _say_retake(self, number: int, failures: Mapping[int, Exception]) -> None:
+        why = "; ".join(said_of(error) for error in failures.values())
+        get_run_logger().warning("%s is bought as take %d, as max_retakes allows: %s", self.shot.id, number, why)
+        tell(self.shot.id, "retaking", f"take {number}")
+
+    async def _take_outcome(self, number: int) -> TakeOutcome:
+        try:
+            taken = await self._takes[number]
+        except Exception as error:  # noqa: BLE001 - it is in the outcome
+            get_run_logger().error("%s take %d failed: %s", self.shot.id, number, said_of(error))
+            usd, kind = usd_of(await self._billed(number)), type(error).__name__
+            return TakeOutcome(take=number, usd=usd, error_type=kind, error=said_of(error))
+        usd = usd_of(await self._billed(number))
+        return TakeOutcome(take=number, usd=usd, clip=taken.clip, softened=taken.wording, faults=taken.faults)
+
+    async def _billed(self, number: int | None) -> Purchase | None:
+        if self.choice is None or number is None:
+            return None
+        order = self.choice.order(number)
+        return await self.stage.bought(order, await self.stage.live_if_known(self.choice.keys(number)))
+
+    def _number_of_failure(self) -> int | None:
+        """The take whose bill is the shot's, where it failed: the only one; several have bills of their own."""
+        return next(iter(self._takes)) if len(self._takes) == 1 else None
+
+    def _held_for(self, order: Order) -> str:
+        """The shot that an order's money is held for: of shots that are one purchase, the first."""
+        standing = self.stage.prepared.standings[order.shot]
+        return order.shot if standing.shares is None or order.take in standing.to_buy else standing.shares
+
+    def _told(self, failures: Mapping[int, Exception]) -> Exception:
+        """The one failure to tell where no take will do; what waits for a decision before all others."""
+        for kind in (PurchaseUncertain, CheckFailed, KlingError, Exception):
+            found = [error for error in failures.values() if isinstance(error, kind)]
+            if kind is CheckFailed and found:
+                others = [said_of(error) for error in failures.values() if not isinstance(error, CheckFailed)]
+                said = "; ".join([*map(said_of, found), *others])
+                number = next(number for number, error in failures.items() if error is found[0])
+                return CheckFailed(f"{said}. `take: {number}` in the document uses it all the same")
+            if found:
+                return found[0]
+        raise AssertionError("a shot has at least one candidate")
+
+    def _named(self, number: int) -> str:
+        return f"{self.shot.id}, take {number},"
+
+    def _name(self, number: int) -> str:
+        """What a take's tasks are called after: the shot, and the take where it is not the first choice."""
+        first = self.choice is None or number == self.choice.candidates[0]
+        return self.shot.id if first else f"{self.shot.id} take {number}"
+
+
+def _may_retake(error: Exception) -> bool:
+    """Whether another take can help: the clip was not good, or there was none; moderation would refuse it as well."""
+    if isinstance(error, GenerationFailed):
+        return not is_moderated(error)
+    return isinstance(error, CheckFailed)

@@ -161,10 +161,11 @@ class Keeper:
     async def keep(self, purchase: Purchase, *, again: bool = False) -> Purchase:
         """Brings a completed purchase's clip into storage: whole, measured, probed, and synced before the row says so.
 
-        A stored clip that is missing or of another size is fetched once more and has to be the same bytes.
+        A stored clip that is missing or of another size is fetched once more and has to be the same bytes; so is one
+        that was pruned, while the gateway has it.
 
         Args:
-            purchase: completed or stored.
+            purchase: completed, stored or pruned.
             again: try a lost one too; the gateway may have it after all.
 
         Returns:
@@ -178,15 +179,18 @@ class Keeper:
         """
         if self.storage is None:
             raise TypeError("a Keeper without storage keeps nothing")
-        if not (again and purchase.state is State.LOST):
+        if not (again and purchase.state is State.LOST) and purchase.state is not State.PRUNED:
             outcome_of(purchase)
         if purchase.clip is not None:
             if await self.storage.size(purchase.clip.path) == purchase.clip.bytes:
                 if purchase.state is State.STORED:
                     return purchase
                 # It is back where it was, as a disk is that was away for a while.
-                return await self.ledger.happened(purchase, Event.DOWNLOADED, clip=purchase.clip)
-            self.logger.warning("%s is not there as it was stored; it is fetched again", purchase.clip.path)
+                return await self._is_there(purchase, purchase.clip)
+            if purchase.state is State.PRUNED:
+                self.logger.info("%s was pruned; it is fetched again, which costs nothing", purchase.clip.path)
+            else:
+                self.logger.warning("%s is not there as it was stored; it is fetched again", purchase.clip.path)
         async with self.storage.incoming() as incoming:
             file = incoming / "clip.mp4"
             fetched, url = await self._fetched(purchase, file)
@@ -194,7 +198,12 @@ class Keeper:
                 reason = "what the gateway has now is not the clip that was stored"
                 raise lost(await self._gone(purchase, reason))
             clip = await self._published(purchase, file, fetched, url)
-        return await self.ledger.happened(purchase, Event.DOWNLOADED, clip=clip)
+        return await self._is_there(purchase, clip)
+
+    async def _is_there(self, purchase: Purchase, clip: Clip) -> Purchase:
+        kept = await self.ledger.happened(purchase, Event.DOWNLOADED, clip=clip)
+        # Who prunes may have removed the file just before this was said; now nobody does any more.
+        return await self.keep(kept) if purchase.state is State.PRUNED else kept
 
     async def _published(self, purchase: Purchase, file: Path, fetched: Fetched, url: str) -> Clip:
         assert self.storage is not None  # noqa: S101 - checked by the one caller

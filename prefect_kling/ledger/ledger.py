@@ -251,6 +251,22 @@ class Ledger:
         if why is not None:
             raise BudgetExceeded(f"{order.shot or 'The video'} is not bought: {why}")
         await self._count(connection, account_id, order.micro_usd, periods(now, order.run))
+        purchase = await self.add(
+            connection,
+            account_id,
+            order,
+            token,
+            state=str(State.RESERVED),
+            owner=self.owner,
+            lease_until=now + timedelta(seconds=LEASE_SECONDS),
+            created_at=now,
+        )
+        return Reserved(purchase, mine=True)
+
+    async def add(
+        self, connection: AsyncConnection, account_id: int, order: Order, token: str, **values: Any
+    ) -> Purchase:
+        """Inserts a row in a transaction that holds the account's lock; `values` are what an order does not say."""
         inserted = await connection.execute(
             self._statement(("insert",), lambda: insert(purchases).returning(purchases)),
             {
@@ -258,7 +274,6 @@ class Ledger:
                 "account_id": account_id,
                 "edition": order.edition,
                 "key": order.key,
-                "state": str(State.RESERVED),
                 "spare": False,
                 "storyboard": order.storyboard,
                 "document": order.document,
@@ -271,12 +286,10 @@ class Ledger:
                 "run": order.run,
                 "price": order.micro_usd,
                 "counted": order.micro_usd,
-                "owner": self.owner,
-                "lease_until": now + timedelta(seconds=LEASE_SECONDS),
-                "created_at": now,
+                **values,
             },
         )
-        return Reserved(Purchase.read(inserted.mappings().one()), mine=True)
+        return Purchase.read(inserted.mappings().one())
 
     async def happened(self, purchase: Purchase, event: Event, *, patience: float = PATIENCE, **facts: Any) -> Purchase:
         """Writes down what happened to a purchase, and returns its row as it is then.
@@ -304,7 +317,7 @@ class Ledger:
                     after = step(seen.state, event)
                 except Impossible:
                     return seen
-                change = partial(self._change, seen=seen, after=after, event=event, facts=facts)
+                change = partial(self.change, seen=seen, after=after, event=event, facts=facts)
                 if after.money is Money.KEEP:
                     changed = await self.db.change(change, patience=patience)
                 else:
@@ -315,9 +328,10 @@ class Ledger:
 
         return await in_backroom(write_down())
 
-    async def _change(
+    async def change(
         self, connection: AsyncConnection, *, seen: Purchase, after: Step, event: Event, facts: Mapping[str, Any]
     ) -> Purchase | None:
+        """One compare-and-set of a row, in an open transaction; None where somebody else has changed it meanwhile."""
         statement = self._statement(
             ("change", event, after.state, after.money, *sorted(facts)),
             lambda: (

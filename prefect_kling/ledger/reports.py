@@ -69,6 +69,9 @@ def to_do(purchase: Purchase) -> str:
             return f"--retake {purchase.order.shot} buys a new one"
         case State.LOST:
             return "another edition buys a new one"
+        case State.PRUNED:
+            by = f", by {purchase.expires_at:%Y-%m-%d}" if purchase.expires_at else ""
+            return f"a run that wants it fetches it{by}"
         case State.REFUSED | State.FAILED:
             return "ledger show says why"
         case _:

@@ -1,7 +1,7 @@
 """Settling an uncertain purchase: a person, or a callback, says which task it is, or that there is none.
 
-A task id is adopted only where nothing speaks against it; what the gateway leaves out is not held against it. Pure but
-for `settle_*`, which ask the gateway and write the answer down.
+A task id is taken only where nothing speaks against it; what the gateway leaves out is not held against it. The
+judgement is pure; `settle_*` ask the gateway and write the answer down.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from prefect_kling.ledger.purchases import Account, Purchase
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 
-__all__ = ["WINDOW", "named_by", "objection", "settle_as_never_created", "settle_as_task"]
+__all__ = [
+    "WINDOW",
+    "made_by_another",
+    "named_by",
+    "no_row_has",
+    "objection",
+    "settle_as_never_created",
+    "settle_as_task",
+    "task_named",
+]
 
 WINDOW: Final = timedelta(minutes=2)
 """How far the gateway's clock and the database's may be apart."""
@@ -37,7 +46,7 @@ def objection(purchase: Purchase, task: Task, *, callback: bool = False) -> str 
         task: as the gateway describes it.
         callback: whether the purchase's token was sent, as part of its `callback_url`.
     """
-    if task.model is not None and task.model.removeprefix(_PREFIX) != purchase.order.model:
+    if made_by_another(task, purchase.order.model):
         return f"it was made by {task.model}, asked for was {purchase.order.model}"
     if task.created_at is not None and purchase.sent_at is not None:
         earliest, latest = purchase.sent_at - WINDOW, purchase.sent_at + timedelta(seconds=CREATE_SECONDS) + WINDOW
@@ -51,6 +60,11 @@ def objection(purchase: Purchase, task: Task, *, callback: bool = False) -> str 
     if callback and purchase.token not in task.param:
         return "it does not carry this purchase's token"
     return _other_words(purchase, task.param)
+
+
+def made_by_another(task: Task, model: str) -> bool:
+    """Whether a task names a model, and not this one."""
+    return task.model is not None and task.model.removeprefix(_PREFIX) != model
 
 
 def _other_words(purchase: Purchase, param: str) -> str | None:
@@ -95,18 +109,15 @@ async def settle_as_task(ledger: Ledger, account: Account, client: KlingClient, 
     purchase = await _unsettled(ledger, account, token, task_id)
     if purchase.task_id == task_id:
         return purchase
-    await _is_free(ledger, account, task_id)
-    try:
-        task = await client.get(task_id)
-    except TaskNotFound as error:
-        raise TaskNotFound(f"The gateway does not know task {task_id}; nothing was changed", task_id=task_id) from error
+    await no_row_has(ledger, account, task_id)
+    task = await task_named(client, task_id)
     why = objection(purchase, task)
     if why is not None:
         raise InvalidRequest(f"Task {task_id} is not the purchase of {purchase.named}: {why}. Nothing was changed")
     try:
         settled = await ledger.happened(purchase, Event.ACCEPTED, task_id=task_id, reason=None, error=None)
     except IntegrityError:
-        await _is_free(ledger, account, task_id)  # somebody was quicker
+        await no_row_has(ledger, account, task_id)  # somebody was quicker
         raise
     if settled.task_id != task_id:
         raise InvalidRequest(f"The answer to {purchase.named} has come meanwhile: it is task {settled.task_id}")
@@ -126,7 +137,24 @@ async def settle_as_never_created(ledger: Ledger, account: Account, token: str) 
     return await ledger.happened(purchase, Event.NEVER_CREATED, reason="settled: never created")
 
 
-async def _is_free(ledger: Ledger, account: Account, task_id: str) -> None:
+async def task_named(client: KlingClient, task_id: str) -> Task:
+    """How the gateway describes a task.
+
+    Raises:
+        TaskNotFound: it does not know it.
+    """
+    try:
+        return await client.get(task_id)
+    except TaskNotFound as error:
+        raise TaskNotFound(f"The gateway does not know task {task_id}; nothing was changed", task_id=task_id) from error
+
+
+async def no_row_has(ledger: Ledger, account: Account, task_id: str) -> None:
+    """Makes sure that a task is nobody's yet.
+
+    Raises:
+        InvalidRequest: a row has it, which is named.
+    """
     other = await ledger.by_task(account, task_id)
     if other is not None:
         raise InvalidRequest(

@@ -16,7 +16,7 @@ from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.schema import pins, purchases
 from prefect_kling.ledger.states import State
 
-__all__ = ["FINISHED", "Pin", "Slate", "pin_take", "pinned", "retake"]
+__all__ = ["FINISHED", "Pin", "Slate", "bought_for", "pin_in", "pin_take", "pinned", "retake"]
 
 FINISHED = (State.COMPLETED, State.STORED, State.LOST, State.PRUNED)
 """A take in one of these is followed by another one when it is retaken; any other is gone on with."""
@@ -61,7 +61,7 @@ async def pin_take(ledger: Ledger, account: Account, slate: Slate, take: int, ru
 
     async def work(connection: AsyncConnection) -> None:
         await ledger.lock(connection, account_id)
-        await _pin(ledger, connection, account_id, slate, take, run)
+        await pin_in(ledger, connection, account_id, slate, take, run)
 
     await in_backroom(ledger.db.write(work))
 
@@ -84,13 +84,7 @@ async def retake(ledger: Ledger, account: Account, slate: Slate, run: str, *, al
         current = 1 if pin is None else int(pin["take"])
         if pin is not None and run and pin["run"] == run:
             return current
-        of_slate = and_(
-            purchases.c.account_id == account_id,
-            purchases.c.edition == slate.edition,
-            or_(
-                *(purchases.c.key.startswith(key_of(base, 0)[:-1], autoescape=True) for base in (slate.base_key, *also))
-            ),
-        )
+        of_slate = bought_for(account_id, slate, also)
         finished = await connection.execute(
             select(func.count()).where(
                 of_slate, purchases.c.take == current, purchases.c.state.in_([str(state) for state in FINISHED])
@@ -99,17 +93,30 @@ async def retake(ledger: Ledger, account: Account, slate: Slate, run: str, *, al
         if finished.scalar_one():
             last = (await connection.execute(select(func.max(purchases.c.take)).where(of_slate))).scalar_one()
             current = max(current, int(last or 0)) + 1
-        await _pin(ledger, connection, account_id, slate, current, run)
+        await pin_in(ledger, connection, account_id, slate, current, run)
         return current
 
     return await in_backroom(ledger.db.write(work))
 
 
-async def _pin(ledger: Ledger, connection: AsyncConnection, account_id: int, slate: Slate, take: int, run: str) -> None:
+async def pin_in(
+    ledger: Ledger, connection: AsyncConnection, account_id: int, slate: Slate, take: int, run: str
+) -> None:
+    """Pins a take in a transaction that holds the account's lock."""
     values: dict[str, Any] = {"take": take, "run": run}
     statement = ledger.insert(pins).values(account_id=account_id, **vars(slate), **values)
     key = [pins.c.account_id, pins.c.edition, pins.c.storyboard, pins.c.shot, pins.c.base_key]
     await connection.execute(statement.on_conflict_do_update(index_elements=key, set_=values))
+
+
+def bought_for(account_id: int, slate: Slate, also: Sequence[str] = ()) -> ColumnElement[bool]:
+    """The purchases of every take of a slate's video, or of the same in other words; whoever wanted them."""
+    bases = (slate.base_key, *also)
+    return and_(
+        purchases.c.account_id == account_id,
+        purchases.c.edition == slate.edition,
+        or_(*(purchases.c.key.startswith(key_of(base, 0)[:-1], autoescape=True) for base in bases)),
+    )
 
 
 def _of(account_id: int, slate: Slate) -> ColumnElement[bool]:

@@ -61,6 +61,7 @@ async def brought_to(ledger: Ledger, purchase: Purchase, state: State, task_id: 
         State.RELEASED: (Event.GIVEN_UP,),
         State.FAILED: (Event.SEND, Event.ACCEPTED, Event.FAILED),
         State.LOST: (Event.SEND, Event.ACCEPTED, Event.GONE),
+        State.PRUNED: (Event.SEND, Event.ACCEPTED, Event.COMPLETED, Event.DOWNLOADED, Event.PRUNED),
         State.ABANDONED: (Event.SEND, Event.ANSWER_LOST, Event.NEVER_CREATED),
     }
     for event in paths[state]:

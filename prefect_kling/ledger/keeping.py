@@ -202,8 +202,8 @@ class Keeper:
 
     async def _is_there(self, purchase: Purchase, clip: Clip) -> Purchase:
         kept = await self.ledger.happened(purchase, Event.DOWNLOADED, clip=clip)
-        # Who prunes may have removed the file just before this was said; now nobody does any more.
-        return await self.keep(kept) if purchase.state is State.PRUNED else kept
+        # One that was stored before may be pruned, and its file removed, just before this is said.
+        return kept if purchase.clip is None else await self.keep(kept)
 
     async def _published(self, purchase: Purchase, file: Path, fetched: Fetched, url: str) -> Clip:
         assert self.storage is not None  # noqa: S101 - checked by the one caller

@@ -16,7 +16,7 @@ from prefect_kling.ledger.takes import FINISHED
 from prefect_kling.ledger.verdicts import Verdict, verdicts_of
 from prefect_kling.storyboard.plan import Plan, PlannedShot
 
-__all__ = ["Standing", "Status", "standings"]
+__all__ = ["Standing", "Status", "facts_of", "standings"]
 
 Status = Literal["kept", "running", "new", "stale", "failed", "uncertain", "lost"]
 
@@ -75,7 +75,7 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
                 found[shot.id] = _through(shot, blocking, found[blocking], shot.id in before)
             else:
                 choices[shot.id] = await reckoner.choice(
-                    shot, {need: _facts(found[need]) for need in shot.needs}, pin=False
+                    shot, {need: facts_of(found[need]) for need in shot.needs}, pin=False
                 )
         keys = [key for choice in choices.values() for take in choice.numbers for key in choice.keys(take)]
         live = await ledger.find(reckoner.desk.account, reckoner.edition, keys)
@@ -171,7 +171,8 @@ def _levels(order: Iterable[PlannedShot]) -> list[list[PlannedShot]]:
     return levels
 
 
-def _facts(standing: Standing) -> tuple[str, float]:
+def facts_of(standing: Standing) -> tuple[str, float]:
+    """Sha256 and seconds of a kept shot's clip."""
     clip = standing.purchase.clip if standing.purchase else None
     assert clip is not None  # noqa: S101 - what `kept` means
     return clip.sha256, clip.seconds

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import SecretStr
 
+from prefect_kling.cli_adopt import adopt
 from prefect_kling.cli_ledger import ledger, sweep
-from prefect_kling.cli_studio import StudioName, quieten_prefect, reference_to, studio_named, told
+from prefect_kling.cli_studio import StudioName, quieten_prefect, reference_to, studio_named, told, variables_of
 from prefect_kling.gateway.errors import (
     BudgetExceeded,
     CheckFailed,
@@ -75,6 +76,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # we say what was kept
 )
+ledger.command(adopt)
 app.command(ledger)
 app.command(sweep)
 
@@ -164,7 +166,7 @@ def render(
     json
         Print one JSON document to stdout.
     """
-    variables = _variables(set_)
+    variables = variables_of(set_)
     if studio is not None and simulate:
         raise KlingError("render takes either --studio or --simulate: the simulator has a studio of its own")
     if budget is not None and not (budget.is_finite() and budget > 0):
@@ -221,7 +223,7 @@ def plan(
     json
         Print one JSON document to stdout.
     """
-    found = asyncio.run(_planned(studio, file, _variables(set_), edition or "main"))
+    found = asyncio.run(_planned(studio, file, variables_of(set_), edition or "main"))
     if json:
         _print_json(_plan_json(*found))
     else:
@@ -450,16 +452,6 @@ def _plan_json(plan: Plan, standings: Mapping[str, Standing]) -> dict[str, Any]:
         "usd": float(sum(shot.usd * takes[shot.id] for shot in plan.shots)),
         "usd_at_most": float(sum(shot.upper_usd * takes[shot.id] for shot in plan.shots)),
     }
-
-
-def _variables(pairs: Sequence[str]) -> dict[str, str]:
-    variables = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise StoryboardError(f"--set takes name=value, not {pair!r}")
-        variables[name.strip()] = value
-    return variables
 
 
 def _writable(out: Path) -> None:

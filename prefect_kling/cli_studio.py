@@ -1,4 +1,4 @@
-"""Which studio a command works for: the environment's, or a block that was saved under a name.
+"""What commands share: which studio they work for, the environment's or a saved block, and the variables given.
 
 Messages name commands as they are typed for the environment's studio; `told` and `typed` add what the saved one needs,
 so that they work as printed.
@@ -10,17 +10,18 @@ import asyncio
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from prefect_kling.gateway.errors import KlingError
+from prefect_kling.gateway.errors import KlingError, StoryboardError
 
 # Prefect and the blocks are imported where they are used: every command of `prefect-kling` imports this module.
 if TYPE_CHECKING:
     from prefect_kling.blocks import KlingStudio
 
-__all__ = ["StudioName", "quieten_prefect", "reference_to", "studio_named", "told", "typed"]
+__all__ = ["StudioName", "quieten_prefect", "reference_to", "studio_named", "told", "typed", "variables_of"]
 
 StudioName = Annotated[
     str | None,
@@ -95,3 +96,18 @@ def typed(command: str, studio: str | None) -> str:
 def told(text: str, studio: str | None) -> str:
     """A message with the commands between backticks as they are typed for a studio."""
     return _COMMAND.sub(lambda found: f"`{typed(found[1], studio)}`", text)
+
+
+def variables_of(pairs: Sequence[str]) -> dict[str, str]:
+    """The variables of `--set name=value`.
+
+    Raises:
+        StoryboardError: one is not written so.
+    """
+    variables = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise StoryboardError(f"--set takes name=value, not {pair!r}")
+        variables[name.strip()] = value
+    return variables

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,17 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 class Unusable(Exception):
     """A reference that leads nowhere; its text says why, in words for the document's author."""
+
+
+class _NoSuchShot(Unusable):
+    """Looking for what was meant among 2,000 ids takes a while, and is done when somebody reads it."""
+
+    def __init__(self, value: str, shot_ids: Mapping[str, int]) -> None:
+        super().__init__(value, shot_ids)
+        self._value, self._shot_ids = value, shot_ids
+
+    def __str__(self) -> str:
+        return no_such_shot(self._value, self._shot_ids)
 
 
 @dataclass(frozen=True)
@@ -123,7 +135,7 @@ def resolved(
     if reference.of_shot is not None and value in shot_ids:
         return Input(reference.place, reference.of_shot, value)
     if reference.only_shot:
-        raise Unusable(no_such_shot(value, shot_ids))
+        raise _NoSuchShot(value, shot_ids)
     if _WEB.match(value):
         return Input(reference.place, "url", value)
     if root is None and _SCHEME.match(value):
@@ -132,7 +144,7 @@ def resolved(
         return Input(reference.place, "file", _near(value, root, allow_outside))
     # Far away a mistyped id would look like a file that only the gateway can miss.
     if reference.of_shot is not None and _ID.fullmatch(value):
-        raise Unusable(no_such_shot(value, shot_ids))
+        raise _NoSuchShot(value, shot_ids)
     if root is None:
         raise Unusable(f"'{short(value)}' is no http(s) URL, and a typed-in storyboard has no folder to find files in")
     if _WEB.match(root) and not _SCHEME.match(value):
@@ -165,13 +177,37 @@ def _near(value: str, root: str, allow_outside: bool) -> str:
     if scheme is not None and not said.startswith("/"):
         raise Unusable(f"'{short(value)}' is no file's URL; write file:///PATH, or the path alone")
     path = os.path.normpath(Path(root) / said)
-    if allow_outside or _within(os.path.realpath(path), os.path.realpath(root)):
-        return path
-    raise _outside(value, linked=_within(path, os.path.normpath(root)))
+    if not allow_outside and _is_outside(path, os.path.normpath(root)):
+        raise _outside(value, linked=_within(path, os.path.normpath(root)))
+    return path
+
+
+def _is_outside(path: str, folder: str) -> bool:
+    if _within(path, folder) and not _is_linked(path, folder):
+        return False
+    try:
+        # The folder may be a link itself, or be called by another one's name.
+        return not _within(os.path.realpath(path, strict=True), os.path.realpath(folder))
+    except OSError:
+        return not _within(path, folder)  # it is not there, and will be told as missing where it says it is
 
 
 def _within(path: str, folder: str) -> bool:
     return path.startswith(folder if folder.endswith("/") else f"{folder}/")
+
+
+def _is_linked(path: str, folder: str) -> bool:
+    """Whether a step on the way down from a folder is a link."""
+    here = folder
+    for step in path[len(folder) :].strip("/").split("/"):
+        here = f"{here}/{step}"
+        try:
+            mode = os.lstat(here).st_mode
+        except OSError:
+            return False  # nothing is below what is not there
+        if stat.S_ISLNK(mode):
+            return True
+    return False
 
 
 def _far(value: str, root: str, allow_outside: bool) -> str:
@@ -227,5 +263,10 @@ def _image_bytes(source: str) -> bytes:
             return file.read(MAX_IMAGE_BYTES + 1)
     import fsspec
 
-    with fsspec.open(source, "rb") as remote:
-        return bytes(remote.read(MAX_IMAGE_BYTES + 1))
+    try:
+        with fsspec.open(source, "rb") as remote:
+            return bytes(remote.read(MAX_IMAGE_BYTES + 1))
+    except (OSError, ImportError, ValueError):
+        raise
+    except Exception as error:  # drivers raise what they like
+        raise OSError(f"{type(error).__name__}: {error}") from error

@@ -11,6 +11,8 @@ from prefect_kling.gateway.errors import StoryboardError
 __all__ = ["MAX_TOLD", "START", "Path", "Place", "Problems", "did_you_mean", "label", "short"]
 
 MAX_TOLD = 20
+_MAX_NOTED = 200
+"""Finding the words for a mistake takes time, and nobody mends thousands of them one by one."""
 
 Path = tuple[str | int, ...]
 """Where a value is in a document's data, such as `("shots", 0, "prompt")`."""
@@ -46,9 +48,15 @@ class Problems:
         return place in self._places
 
     def add(self, place: Place | None, message: str) -> None:
-        """Notes a problem: its place, None where the document was not read from text, and a sentence."""
+        """Notes a problem: its place, None where the document was not read from text, and a sentence.
+
+        Raises:
+            StoryboardError: as `raise_any` does, where this is the one too many.
+        """
         self._found.append((place, _visible(message)))
         self._places.add(place)
+        if len(self._found) > _MAX_NOTED:
+            raise self._error()
 
     def stop(self, place: Place | None, message: str) -> NoReturn:
         """Notes a problem that leaves nothing to go on with, and raises."""
@@ -67,7 +75,9 @@ class Problems:
     def _error(self) -> StoryboardError:
         found = sorted(dict.fromkeys(self._found), key=lambda problem: problem[0] or START)
         lines = [f"{self._where(place)}: {message}" for place, message in found[:MAX_TOLD]]
-        if len(found) > MAX_TOLD:
+        if len(self._found) > _MAX_NOTED:
+            lines.append(f"{self._source}: … and more than {_MAX_NOTED - MAX_TOLD} others")
+        elif len(found) > MAX_TOLD:
             lines.append(f"{self._source}: … and {len(found) - MAX_TOLD:,} more")
         return StoryboardError("\n".join(lines))
 

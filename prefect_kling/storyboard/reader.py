@@ -7,6 +7,7 @@ import json
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BYTES", "Document", "Positions", "digest_of", "document_of", "read_storyboard"]
 
 MAX_BYTES = 5 * 1024 * 1024
-_FETCH_SECONDS = 30
+_FETCH_SECONDS = 30.0
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -159,7 +160,7 @@ def _local_bytes(path: Path) -> bytes:
 def _http_bytes(url: str) -> bytes:
     import httpx  # fsspec would need aiohttp, which nothing here brings
 
-    data = bytearray()
+    data, begun = bytearray(), time.monotonic()
     with httpx.stream("GET", url, timeout=_FETCH_SECONDS, follow_redirects=True) as answer:
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise FileNotFoundError(url)
@@ -169,14 +170,21 @@ def _http_bytes(url: str) -> bytes:
             data += chunk
             if len(data) > MAX_BYTES:
                 break
+            if time.monotonic() - begun > _FETCH_SECONDS:  # httpx bounds each wait, and a drip is never late
+                raise OSError(f"the server took more than {_FETCH_SECONDS:g} s")
     return bytes(data)
 
 
 def _fsspec_bytes(url: str) -> bytes:
     import fsspec
 
-    with fsspec.open(url, "rb") as file:
-        return bytes(file.read(MAX_BYTES + 1))
+    try:
+        with fsspec.open(url, "rb") as file:
+            return bytes(file.read(MAX_BYTES + 1))
+    except (OSError, ImportError, ValueError):
+        raise
+    except Exception as error:  # drivers raise what they like
+        raise OSError(f"{type(error).__name__}: {error}") from error
 
 
 def _decoded(data: bytes, problems: Problems) -> str:

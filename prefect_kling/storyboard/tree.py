@@ -49,15 +49,17 @@ class Node:
         value: a scalar, a dict of nodes or a list of nodes.
         keys: where each key of a dict stands.
         weight: how many values it holds, with aliases followed; long texts count for more.
+        depth: how many collections it is nested to, itself one of them, with aliases followed; 0 for a scalar.
     """
 
-    __slots__ = ("keys", "place", "value", "weight")
+    __slots__ = ("depth", "keys", "place", "value", "weight")
 
     def __init__(self, place: Place, value: Scalar | dict[str, Node] | list[Node], weight: int = 1) -> None:
         self.place = place
         self.value = value
         self.keys: dict[str, Place] = {}
         self.weight = weight
+        self.depth = 0 if value is None or isinstance(value, str | int | float) else 1
 
 
 def parse(text: str, problems: Problems) -> Node:
@@ -168,8 +170,7 @@ class _Builder:
         self._grow(1, place)
         if self._wants_key():
             self._problems.stop(place, 'a key has to be a plain word; a variable stands in quotes: "{{ name }}"')
-        if len(self._open) >= MAX_DEPTH:
-            self._problems.stop(place, f"this is nested more than {MAX_DEPTH} deep; a storyboard is flat")
+        self._go_down(1, place)
         self._open.append(_Open(Node(place, empty), event.anchor))
 
     def _alias(self, event: Any) -> None:
@@ -180,6 +181,7 @@ class _Builder:
         node = self._anchors.get(event.anchor)
         if node is None:
             self._problems.stop(place, f"*{name} refers to no &{name} that ends before it")
+        self._go_down(node.depth, place)
         self._grow(node.weight, place)
         self._put(node, None)
 
@@ -192,6 +194,7 @@ class _Builder:
             return
         parent = self._open[-1]
         parent.node.weight += node.weight
+        parent.node.depth = max(parent.node.depth, 1 + node.depth)
         if isinstance(parent.node.value, list):
             parent.node.value.append(node)
         elif isinstance(parent.node.value, dict) and parent.key is not None and parent.key_place is not None:
@@ -207,6 +210,11 @@ class _Builder:
 
     def _wants_key(self) -> bool:
         return bool(self._open) and self._open[-1].key is None and isinstance(self._open[-1].node.value, dict)
+
+    def _go_down(self, depth: int, place: Place) -> None:
+        # What an alias holds is as deep as if it stood there, whatever its own text looks like.
+        if len(self._open) + depth > MAX_DEPTH:
+            self._problems.stop(place, f"this is nested more than {MAX_DEPTH} deep; a storyboard is flat")
 
     def _grow(self, weight: int, place: Place) -> None:
         self._weight += weight

@@ -2,13 +2,16 @@
 
 Allowed are names, constants, `+ - ~`, comparisons, `x if y else z` and the filters below. Blocks, calls, attributes,
 multiplication and ranges are refused before anything is evaluated: a sandbox keeps a template from reaching out, not
-from looping or from filling the memory.
+from looping or from filling the memory. What is left is counted over the whole document, and ends.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, UndefinedError, nodes
 from jinja2.sandbox import SandboxedEnvironment
@@ -22,6 +25,13 @@ MAX_TEXT = 20_000
 _MAX_NODES = 400
 _MAX_NAMES = 100
 _MAX_FILTERS = 20
+# Jinja works out constants anew at each level, and Python's parser takes 200 parentheses within each other.
+_MAX_DEPTH = 30
+# Over all texts of a document. 2,000 prompts with a filter or two take about 2 million microseconds of work.
+_MAX_WORK = 8_000_000
+_MAX_FILLED = 10_000_000
+# What takes a microsecond: a fifth of a sign read by Jinja, a hundredth of a node compiled, ten signs in a filter.
+_PER_SIGN, _PER_NODE, _SIGNS_FILTERED = 5, 100, 10
 
 # None of these gives more than a few times what it takes. `round` computes powers of ten, `center` pads without end.
 _FILTERS = (
@@ -35,7 +45,12 @@ _ALLOWED = (
 )  # fmt: skip
 _NAME = re.compile(r"\{\{[ \t\n]*([^\W\d]\w*)[ \t\n]*\}\}")
 # What Jinja reads as something other than a variable.
-_RESERVED = frozenset({"true", "false", "none", "True", "False", "None", "not", "and", "or", "if", "else", "in", "is"})
+_RESERVED = frozenset(
+    {"true", "false", "none", "True", "False", "None", "not", "and", "or", "if", "else", "in", "is", "self"}
+)
+
+
+_TOO_DEEP = "the template is nested too deep"
 
 
 class VariableProblem(ValueError):
@@ -58,10 +73,13 @@ class Expansion:
                 raise VariableProblem(f"the variable '{short(str(name))}' has to be text, not {type(value).__name__}")
             if not name.isidentifier() or name in _RESERVED:
                 raise VariableProblem(f"'{short(name)}' cannot be a variable's name; use letters, digits and _")
-            if len(value) > MAX_VALUE or "\0" in value:
-                raise VariableProblem(f"the variable '{short(name)}' is too long or holds a NUL character")
+            if len(value) > MAX_VALUE:
+                raise VariableProblem(f"the variable '{short(name)}' has more than {MAX_VALUE:,} characters")
+            if not _is_text(value):
+                raise VariableProblem(f"the variable '{short(name)}' holds what is no text: NUL, or half a character")
         self._values = dict(variables)
         self._environment: SandboxedEnvironment | None = None
+        self._work = self._length = 0
         self.named: set[str] = set()
         self.failed = False
 
@@ -106,6 +124,11 @@ class Expansion:
             filled = self._rendered(text)
         if len(filled) > MAX_TEXT:
             raise VariableProblem(f"with its variables the text has {len(filled):,} characters; at most {MAX_TEXT:,}")
+        if not _is_text(filled):
+            raise VariableProblem("with its variables this is no text: it holds NUL, or half a character")
+        self._length += len(filled)
+        if self._length > _MAX_FILLED:
+            raise VariableProblem(f"with its variables the document has more than {_MAX_FILLED:,} characters")
         return filled
 
     def _value(self, name: str) -> str:
@@ -115,19 +138,27 @@ class Expansion:
         return self._values[name]
 
     def _rendered(self, text: str) -> str:
-        environment = self._environment = self._environment or _environment()
+        environment = self._environment = self._environment or _environment(self._spend)
+        self._spend(_PER_SIGN * len(text))
         try:
             template = environment.parse(text)
-            self.named |= _checked(template)
+            names, size = _checked(template)
+            self._spend(_PER_NODE * size)
+            self.named |= names
             return environment.from_string(template).render(self._values)
         except UndefinedError as error:
             raise VariableProblem(self._told(error)) from error
-        except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, AssertionError) as error:
             if isinstance(error, VariableProblem):
                 raise
             raise VariableProblem(f"the template cannot be read: {error}") from error
         except (RecursionError, MemoryError) as error:
-            raise VariableProblem("the template is nested too deep") from error
+            raise VariableProblem(_TOO_DEEP) from error
+
+    def _spend(self, work: int) -> None:
+        self._work += work
+        if self._work > _MAX_WORK:
+            raise VariableProblem("the document's templates take too long; compute such things before, and give them")
 
     def _told(self, error: UndefinedError) -> str:
         missing = re.match(r"'(\w+)' is undefined", error.message or "")
@@ -139,7 +170,15 @@ def _undefined(name: str, values: Mapping[str, str]) -> str:
     return f"the variable '{short(name)}' is not given; give it with --set {short(name)}=VALUE{hint}"
 
 
-def _environment() -> SandboxedEnvironment:
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in text
+
+
+def _environment(spend: Callable[[int], None]) -> SandboxedEnvironment:
     # Comments would eat text such as {#1}; nothing that a document may hold starts one with these signs.
     environment = SandboxedEnvironment(
         undefined=StrictUndefined,
@@ -148,8 +187,26 @@ def _environment() -> SandboxedEnvironment:
         comment_end_string="#\0",
         cache_size=0,
     )
+    # `range` or `dict` would stand in the text as a Python object where somebody forgot to give a variable.
+    environment.globals.clear()
     environment.filters["replace"] = _replace
+    for name in _FILTERS:
+        environment.filters[name] = _bounded(name, environment.filters[name], spend)
     return environment
+
+
+def _bounded(name: str, plain: Callable[..., Any], spend: Callable[[int], None]) -> Callable[..., Any]:
+    """A filter that takes texts of a bounded length; Jinja's marks on it are kept."""
+
+    @functools.wraps(plain)
+    def bounded(*given: object, **named: object) -> object:
+        signs = sum(len(value) for value in (*given, *named.values()) if isinstance(value, str))
+        if signs > MAX_TEXT:
+            raise VariableProblem(f"the filter '{name}' takes {MAX_TEXT:,} characters, not {signs:,}")
+        spend(signs // _SIGNS_FILTERED)
+        return plain(*given, **named)
+
+    return bounded
 
 
 def _replace(value: object, old: object, new: object) -> str:
@@ -159,30 +216,46 @@ def _replace(value: object, old: object, new: object) -> str:
     return text.replace(before, after)
 
 
-def _checked(template: nodes.Template) -> set[str]:
+def _checked(template: nodes.Template) -> tuple[set[str], int]:
+    """The names that a template uses, and its size in nodes.
+
+    Raises:
+        VariableProblem: it does more than it may.
+    """
     names: set[str] = set()
-    mentions = filters = 0
-    for count, node in enumerate(_walk(template)):
+    mentions = filters = count = 0
+    for node, depth in _walk(template):
+        count += 1
         if count > _MAX_NODES:
             raise VariableProblem("the template is too large; compute such things before, and give the result")
-        if not isinstance(node, _ALLOWED):
-            raise VariableProblem(
-                f"{type(node).__name__.lower()} is not allowed; only names, constants, + - ~, comparisons and filters"
-            )
+        if depth > _MAX_DEPTH:
+            raise VariableProblem(_TOO_DEEP)
+        _check_node(node)
         filters += isinstance(node, nodes.Filter)
-        if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
-            raise VariableProblem(f"the filter '{short(node.name)}' is not allowed{did_you_mean(node.name, _FILTERS)}")
         if isinstance(node, nodes.Name):
             mentions += 1
             names.add(node.name)
     if mentions > _MAX_NAMES or filters > _MAX_FILTERS:
         raise VariableProblem(f"a text may use {_MAX_NAMES} variables and {_MAX_FILTERS} filters, and this uses more")
-    return names
+    return names, count
 
 
-def _walk(template: nodes.Template) -> Iterator[nodes.Node]:
-    waiting: list[nodes.Node] = [template]
+def _check_node(node: nodes.Node) -> None:
+    if not isinstance(node, _ALLOWED):
+        raise VariableProblem(
+            f"{type(node).__name__.lower()} is not allowed; only names, constants, + - ~, comparisons and filters"
+        )
+    if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+        raise VariableProblem(f"the filter '{short(node.name)}' is not allowed{did_you_mean(node.name, _FILTERS)}")
+    if isinstance(node, nodes.Name) and node.name == "self":
+        raise VariableProblem("'self' cannot be a variable's name")
+    if isinstance(node, nodes.Const) and isinstance(node.value, float) and not math.isfinite(node.value):
+        raise VariableProblem("the template has a number that is too large")
+
+
+def _walk(template: nodes.Template) -> Iterator[tuple[nodes.Node, int]]:
+    waiting: list[tuple[nodes.Node, int]] = [(template, 0)]
     while waiting:
-        node = waiting.pop()
-        yield node
-        waiting.extend(node.iter_child_nodes())
+        node, depth = waiting.pop()
+        yield node, depth
+        waiting.extend((child, depth + 1) for child in node.iter_child_nodes())

@@ -28,6 +28,7 @@ def films(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (real / "linked.png").symlink_to("refs/in.png")
     (tmp_path / "out.png").touch()
     (tmp_path / "real-too").mkdir()
+    (tmp_path / "real-too" / "x.png").touch()
     (real / "escape.png").symlink_to(tmp_path / "out.png")
     (real / "up").symlink_to("..")
     (real / "loop").symlink_to("loop")

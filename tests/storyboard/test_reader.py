@@ -12,10 +12,12 @@ from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
 
 from prefect_kling.gateway.errors import StoryboardError
-from prefect_kling.storyboard import tree
+from prefect_kling.storyboard import reader, tree
 from prefect_kling.storyboard.document import Shot, Storyboard
+from prefect_kling.storyboard.inputs import image_problem
 from prefect_kling.storyboard.places import Problems
 from prefect_kling.storyboard.reader import MAX_BYTES, Document, document_of, read_storyboard
 
@@ -58,7 +60,7 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "duplicate image": (SHOT + "images:\n      p: x\n      p: y\n", "6:7: 'p' is given twice, first in line 5"),
     "unknown field": (SHOT + "promt: x\n", "4:5: shot 'a': promt: there is no such field; did you mean 'prompt'?"),
     "unknown far off": (ONE + "zzz: 1\n", "5:1: zzz: there is no such field; there are: title, look"),
-    "later field": (SHOT + "soften: x\n", "4:5: shot 'a': soften: there is no such field"),
+    "later field": (SHOT + "narration: x\n", "4:5: shot 'a': narration: there is no such field"),
     "unknown in cut": (ONE + "cut:\n  transitoin: cut\n", "6:3: cut.transitoin: there is no such field; did you mean"),
     "unknown default": (ONE + "defaults:\n  mod: std\n", "6:3: defaults.mod: there is no such field; did you mean"),
     "unknown in a part": (SHOT + "multi_shot: [{promt: x}]\n", "4:19: shot 'a': multi_shot.0.promt: there is no such"),
@@ -104,6 +106,10 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
     "no anchor": ("title: *x\n", "1:8: *x refers to no &x that ends before it"),
     "in itself": ("&a {x: *a}\n", "1:8: *a refers to no &a that ends before it"),
     "nested": ("a: " + "[" * 50, "1:35: this is nested more than 32 deep"),
+    "nested by aliases": (
+        "".join(f"a{n}: &a{n} [{f'*a{n - 1}' if n else 'x'}]\n" for n in range(40)),
+        "32:12: this is nested more than 32 deep",
+    ),
     "NUL": (b"title: a\0b\n", "1:9: the character U+0000 may not stand in YAML"),
     "bell": (b"x: y\ntitle: a\x07b\n", "2:9: the character U+0007 may not stand in YAML"),
     "escaped NUL": ('title: "a\\0b"\n', "1:8: the text holds a NUL character"),
@@ -129,6 +135,17 @@ def test_at_most_twenty_mistakes_are_told(read: Read) -> None:
     lines = refused(read, "title: T\nshots:\n" + "".join(f"  - id: s{n}\n    mode: x\n" for n in range(30)))
     assert len(lines) == 21
     assert lines[-1] == "film.yaml: … and 10 more"
+
+
+def test_many_mistakes_are_not_all_looked_for(read: Read) -> None:
+    lines = refused(read, ONE + "".join(f"key{n}: x\n" for n in range(2000)))
+    assert len(lines) == 21
+    assert lines[-1] == "film.yaml: … and more than 180 others"
+
+
+def test_aliases_may_stand_as_deep_as_what_they_stand_for(read: Read) -> None:
+    text = SHOT + "multi_shot: &parts [{prompt: x, duration: 3}]\n  - id: b\n    multi_shot: *parts\n"
+    assert read(text).storyboard.shots[0].multi_shot == read(text).storyboard.shots[1].multi_shot
 
 
 def test_what_is_wrong_is_shown_without_control_characters(read: Read) -> None:
@@ -266,6 +283,20 @@ def test_a_document_in_an_object_store() -> None:
     assert document.root == "memory://films/one/"
 
 
+class _Odd(AbstractFileSystem):  # type: ignore[misc] # ships no types
+    protocol = "odd"
+
+    def _open(self, *_args: object, **_options: object) -> object:
+        raise RuntimeError("no credentials were found")
+
+
+def test_what_a_driver_raises_is_told() -> None:
+    fsspec.register_implementation("odd", _Odd, clobber=True)
+    with pytest.raises(StoryboardError, match="it cannot be read: RuntimeError: no credentials were found"):
+        read_storyboard("odd://films/film.yaml")
+    assert image_problem("odd://films/x.png") == "RuntimeError: no credentials were found"
+
+
 class _Site(http.server.BaseHTTPRequestHandler):
     pages: ClassVar[dict[str, tuple[int, bytes]]] = {
         "/films/one.yaml": (200, ONE.encode()),
@@ -275,6 +306,9 @@ class _Site(http.server.BaseHTTPRequestHandler):
     }
 
     def do_GET(self) -> None:
+        if self.path == "/drip":
+            self._drip()
+            return
         status, body = self.pages.get(self.path.partition("?")[0], (404, b""))
         self.send_response(status)
         if status == 302:
@@ -283,6 +317,15 @@ class _Site(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.wfile.write(body)
+        except ConnectionError:  # the reader had enough
+            self.close_connection = True
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b"#")
         except ConnectionError:  # the reader had enough
             self.close_connection = True
 
@@ -314,6 +357,12 @@ def test_a_document_on_the_web(site: str) -> None:
 def test_what_the_web_does_not_give(site: str, page: str, told: str) -> None:
     with pytest.raises(StoryboardError, match=f"^{site}/{page}:1:1: .*{told}"):
         read_storyboard(f"{site}/{page}?signature=secret")
+
+
+def test_a_page_that_drips_is_not_waited_for(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "_FETCH_SECONDS", 0.1)
+    with pytest.raises(StoryboardError, match=r"/drip:1:1: it cannot be read: the server took more than 0\.1 s"):
+        read_storyboard(f"{site}/drip")
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:

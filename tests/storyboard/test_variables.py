@@ -31,6 +31,8 @@ VALUES = {"product": "Lamp", "seconds": "4", "empty": ""}
         ("{{ true }}", "True"),
         ("a {# no comment #} {{ product }}", "a {# no comment #} Lamp"),
         ("{# {{ product|lower }} #}", "{# lamp #}"),
+        ("{{ product|truncate(3, leeway=0) }}", "..."),
+        ("{{ " + "-" * 28 + "1 }}", "1"),
         ("{{ empty }}\n", "\n"),
         ("{{ product|lower }}\n", "lamp\n"),
     ],
@@ -77,6 +79,20 @@ def test_values_are_not_filled_again() -> None:
         ("{{ 1 }}" + "x" * 20_000, "a text with variables may have 20,000 characters"),
         ("{{ " + "9" * 5000 + " }}", "the template cannot be read"),
         ("{{ 1 + 'a' }}", "the template cannot be read"),
+        ("{{ product|truncate(1) }}", "the template cannot be read: expected length >= 3, got 1"),
+        ("{{ 1e999|int }}", "the template has a number that is too large"),
+        ("{{ '\\0' }}", "this is no text: it holds NUL"),
+        ("{{ '\\ud800' }}", "this is no text: it holds NUL, or half a character"),
+        ("{{ " + "not " * 300 + "product }}", "the template is nested too deep"),
+        ("{{ " + "-" * 300 + "product }}", "the template is nested too deep"),
+        ("{{ " + "(product if product else " * 40 + "1" + ")" * 40 + " }}", "the template is nested too deep"),
+        ("{{ (big ~ big ~ big)|urlencode }}", "the filter 'urlencode' takes 20,000 characters, not 30,000"),
+        ("{{ 'a'|default(default_value=big ~ big ~ big) }}", "the filter 'default' takes 20,000 characters"),
+        ("{{ self }}", "'self' cannot be a variable's name"),
+        *(
+            (f"{{{{ {name}|string }}}}", f"the variable '{name}' is not given")
+            for name in ("range", "dict", "lipsum", "cycler", "joiner", "namespace")
+        ),
     ],
 )
 def test_texts_are_refused(text: str, told: str) -> None:
@@ -85,16 +101,55 @@ def test_texts_are_refused(text: str, told: str) -> None:
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a-b", "1a", "true", "if"])
+@pytest.mark.parametrize("name", ["", "a b", "a-b", "1a", "true", "if", "self"])
 def test_names_that_are_none(name: str) -> None:
     with pytest.raises(VariableProblem, match="cannot be a variable's name"):
         Expansion({name: "x"})
 
 
-@pytest.mark.parametrize("value", [5, None, "x" * 10_001, "a\0"])
+@pytest.mark.parametrize("value", [5, None, "x" * 10_001, "a\0", "a\udcff"])
 def test_values_that_are_none(value: object) -> None:
     with pytest.raises(VariableProblem):
         Expansion({"x": value})  # type: ignore[dict-item]
+
+
+FORMS = {
+    "not": ("not ", ""),
+    "minus": ("-", ""),
+    "if": ("(x if x else ", ")"),
+    "condition": ("(x if ", " else x)"),
+    "concatenated": ("(x ~ ", ")"),
+    "added": ("(x + ", ")"),
+    "argument": ("x|d(", ")"),
+    "filtered": ("(", "|d(x)|string)"),
+    "compared": ("(x == ", ")"),
+    "and": ("(x and ", ")"),
+    "contained": ("(x in ", ")"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("depth", [1, 9, 14, 20, 27, 28, 29, 30, 60, 100])
+@pytest.mark.timeout(10)
+def test_what_is_nested_is_filled_in_or_refused(form: str, depth: int) -> None:
+    before, after = FORMS[form]
+    try:
+        Expansion({"x": "1"}).text("{{ " + before * depth + "x" + after * depth + " }}")
+    except VariableProblem as error:
+        told = str(error)
+        assert "nested too deep" in told or "a text may use" in told or "cannot be read" in told
+        assert depth > 1 or "cannot be read" in told
+
+
+def test_the_templates_of_a_whole_document_take_bounded_time() -> None:
+    texts = ["{{ x|upper|lower|title|trim|upper|lower|title|trim|truncate(5) }}"] * 100_000
+    with pytest.raises(VariableProblem, match="the document's templates take too long"):
+        list(map(Expansion({"x": "é" * 10_000}).text, texts))
+
+
+def test_what_a_whole_document_becomes_is_bounded() -> None:
+    with pytest.raises(VariableProblem, match="with its variables the document has more than 10,000,000 characters"):
+        list(map(Expansion({"x": "y" * 10_000}).text, ["{{ x }}"] * 1001))
 
 
 TEXT = 'title: "{{ name }}"\nshots:\n  - id: "{{ name|lower }}"\n    prompt: x\n    duration: "{{ seconds }}"\n'

@@ -1,4 +1,4 @@
-"""The commands about what was bought: `prefect-kling ledger list|show|resolve|spend`, and `prefect-kling sweep`.
+"""The commands about what was bought: `prefect-kling ledger list|show|resolve|spend|prune`, and `prefect-kling sweep`.
 
 They read the studio from the environment, as `plan` does, and then need no Prefect server; `--studio` takes a saved one
 from there. Only what asks the gateway needs a key. Tokens are secrets: people see 8 characters, `--json` alone prints
@@ -27,12 +27,20 @@ from prefect_kling.gateway.errors import (
     TaskNotFound,
 )
 from prefect_kling.ledger.states import State
-from prefect_kling.tables import print_budgets, print_purchase, print_purchases, print_spending
+from prefect_kling.tables import (
+    megabytes,
+    print_budgets,
+    print_prunable,
+    print_purchase,
+    print_purchases,
+    print_spending,
+)
 from prefect_kling.terminal import announce
 
 # The ledger and Prefect are imported where they are used: every command of `prefect-kling` imports this module.
 if TYPE_CHECKING:
     from prefect_kling.ledger.desk import Desk
+    from prefect_kling.ledger.pruning import Pruned
     from prefect_kling.ledger.purchases import Purchase
     from prefect_kling.ledger.reports import Budget, Budgets, Spending
     from prefect_kling.ledger.sweeping import Swept
@@ -42,6 +50,7 @@ __all__ = ["ledger", "sweep"]
 T = TypeVar("T")
 Json = Annotated[bool, Parameter(negative="")]
 MOST_LISTED: Final = 50
+USAGE: Final = 2
 
 ledger = App(name="ledger", help="Show what was bought, and settle what is uncertain.")
 
@@ -193,6 +202,48 @@ def spend(
     return 0
 
 
+@ledger.command
+def prune(
+    *,
+    studio: StudioName = None,
+    edition: str | None = None,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Remove clips of takes that no film uses from storage; asks first.
+
+    Parameters
+    ----------
+    edition
+        Only takes of this edition.
+    yes
+        Do not ask.
+    json
+        Print one JSON document to stdout, with whole tokens.
+    """
+    found = _run(_prunable(studio, edition))
+    if found and not json:
+        print_prunable(found)
+    allowed = bool(found) and (yes or _is_answered_yes(f"Remove {_clips(found)}?"))
+    pruned = _run(_prune(studio, found)) if allowed else None
+    if json:
+        _print_json(_prune_json(found, pruned))
+    if not found:
+        announce(
+            "Nothing can be pruned: every stored take is in a film, newer than the film of its storyboard and edition, "
+            "pinned, or of an edition in which a run is under way."
+        )
+    elif pruned is not None:
+        announce(told(_pruned(pruned), studio))
+        return USAGE if pruned.left else 0
+    elif not yes and not _has_a_person():
+        announce("Nothing was removed: there is no terminal to ask on. --yes removes without asking.")
+        return USAGE
+    else:
+        announce("Nothing was removed.")
+    return 0
+
+
 def sweep(*, studio: StudioName = None, json: Json = False) -> int:
     """Finish what nobody waits for: ask about running generations, download what is done.
 
@@ -316,6 +367,66 @@ async def _sweep(studio: str | None) -> Swept:
             return await sweep_once(keeper, logger=logger)
     finally:
         logger.removeHandler(handler)
+
+
+async def _prunable(studio: str | None, edition: str | None) -> list[Purchase]:
+    from prefect_kling.ledger.pruning import prunable
+
+    async with _desk(studio) as desk:
+        return await prunable(desk.ledger, desk.account, desk.storage(), edition=edition)
+
+
+async def _prune(studio: str | None, found: list[Purchase]) -> Pruned:
+    from prefect_kling.ledger.pruning import prune
+
+    async with _desk(studio) as desk:
+        return await prune(desk.ledger, desk.account, desk.storage(), found)
+
+
+def _has_a_person() -> bool:
+    """Whether there is somebody who can be asked: what is asked goes to stderr, as stdout may be a file."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _is_answered_yes(question: str) -> bool:
+    if not _has_a_person():
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - a question has no line end
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _clips(found: list[Purchase]) -> str:
+    return f"{len(found)} {'clip' if len(found) == 1 else 'clips'}, {megabytes(found)} MB"
+
+
+def _pruned(pruned: Pruned) -> str:
+    said = []
+    if pruned.removed:
+        said.append(
+            f"Removed {_clips(pruned.removed)}. They stay in the ledger as pruned: a run that wants such a take "
+            "fetches it again at no cost while the gateway keeps it, 7 days from when it was made; later --retake "
+            "buys a new one"
+        )
+    if pruned.spared:
+        said.append(f"Left alone: {_clips(pruned.spared)}, as something has come to want them meanwhile")
+    said += [f"{purchase.named} ({purchase.short}) could not be removed: {error}" for purchase, error in pruned.left]
+    if pruned.left:
+        said.append("Another `prefect-kling ledger prune` tries again")
+    return ".\n".join(said) + "."
+
+
+def _prune_json(found: list[Purchase], pruned: Pruned | None) -> dict[str, Any]:
+    from prefect_kling.ledger.pruning import Pruned
+    from prefect_kling.ledger.reports import as_json
+
+    done = pruned or Pruned()
+    return {
+        "prunable": [as_json(purchase) for purchase in found],
+        "removed": [as_json(purchase) for purchase in done.removed],
+        "spared": [as_json(purchase) for purchase in done.spared],
+        "left": [{"token": purchase.token, "reason": str(error)} for purchase, error in done.left],
+        "bytes": sum(purchase.clip.bytes for purchase in done.removed if purchase.clip is not None),
+    }
 
 
 def _resolving(purchase: Purchase, studio: str | None) -> list[str]:

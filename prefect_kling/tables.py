@@ -1,4 +1,4 @@
-"""What the ledger's commands print to stdout: purchases, one purchase, what was spent, what the budgets leave.
+"""What the ledger's commands print to stdout: purchases, one of them, what may be pruned, what was spent and is left.
 
 On a terminal tables are as wide as it is; elsewhere each row is one whole line. What came from outside is shown without
 its control characters.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prefect_kling.ledger.purchases import Purchase
     from prefect_kling.ledger.reports import Budget, Budgets
 
-__all__ = ["print_budgets", "print_purchase", "print_purchases", "print_spending"]
+__all__ = ["megabytes", "print_budgets", "print_prunable", "print_purchase", "print_purchases", "print_spending"]
 
 _STYLES = {
     State.STORED: "green",
@@ -152,6 +152,35 @@ def print_purchase(purchase: Purchase, resolve: Sequence[str] = ()) -> None:
         console.print(Text(f"  {is_task}"), soft_wrap=True)
         console.print("and where it is not")
         console.print(Text(f"  {is_none}"), soft_wrap=True)
+
+
+def print_prunable(found: Sequence[Purchase]) -> None:
+    """A row a take that no film uses: whose it is, when it was bought, what it takes up and what it cost."""
+    table = _table()
+    table.add_column("shot", overflow="fold")
+    table.add_column("take", justify="right")
+    table.add_column("storyboard", overflow="fold")
+    table.add_column("edition", overflow="fold")
+    table.add_column("bought", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("USD", justify="right", no_wrap=True)
+    for purchase in found:
+        order = purchase.order
+        table.add_row(
+            _plain(order.shot),
+            str(order.take),
+            _plain(order.storyboard),
+            _plain(order.edition),
+            f"{purchase.created_at:%Y-%m-%d}",
+            megabytes([purchase]),
+            _usd(purchase.counted),
+        )
+    stdout_console().print(table)
+
+
+def megabytes(found: Sequence[Purchase]) -> str:
+    """What the clips of purchases take up."""
+    return f"{sum(purchase.clip.bytes for purchase in found if purchase.clip is not None) / 1e6:.1f}"
 
 
 def print_spending(names: Sequence[str], sums: Mapping[tuple[str, ...], tuple[int, int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 import socket
@@ -25,6 +26,7 @@ from prefect_kling.gateway.errors import PurchaseUncertain
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.answers import Answer
 from prefect_kling.ledger.desk import Desk, close_ledgers, desk
+from prefect_kling.ledger.films import FilmRecord, remember_film
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.keys import base_key, canonical, key_of
 from prefect_kling.ledger.money import Limits
@@ -65,6 +67,7 @@ PATHS: dict[State, tuple[Event, ...]] = {
     State.RELEASED: (Event.GIVEN_UP,),
     State.FAILED: (Event.SEND, Event.ACCEPTED, Event.FAILED),
     State.LOST: (Event.SEND, Event.ACCEPTED, Event.GONE),
+    State.PRUNED: (Event.SEND, Event.ACCEPTED, Event.COMPLETED, Event.DOWNLOADED, Event.PRUNED),
     State.ABANDONED: (Event.SEND, Event.ANSWER_LOST, Event.NEVER_CREATED),
 }
 
@@ -233,7 +236,8 @@ def test_every_state_is_listed_with_what_to_do_next(command: Command) -> None:
     assert following[State.COMPLETED] == "run again, or sweep, by 2026-11-29"
     assert following[State.UNCERTAIN] == "ledger resolve"
     assert following[State.LOST] == "--retake lost buys a new one"
-    assert total == "11 purchases, 1.3293 USD spent or held"
+    assert following[State.PRUNED] == "a run that wants it fetches it, by 2026-11-29"
+    assert total == "12 purchases, 1.5192 USD spent or held"
 
 
 def test_a_narrow_terminal_gets_the_same_in_less_width(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -533,6 +537,111 @@ def test_a_ledgers_password_is_not_shown(monkeypatch: pytest.MonkeyPatch, capsys
     out, err = capsys.readouterr()
     assert "mysql" in err
     assert "hunter2" not in out + err
+
+
+# prune
+
+
+def filmed(*takes: int) -> list[Purchase]:
+    """Stored takes of one shot, the first of which is in a film; each has a file of 1.5 MB."""
+    rows = [made(State.COMPLETED, "dawn", f"task-{take}", take=take, key=f"k1:dawn#{take}") for take in takes]
+
+    async def work(there: Desk) -> list[Purchase]:
+        storage, stored = there.storage(), []
+        for row in rows:
+            async with storage.incoming() as folder:
+                (folder / "clip.mp4").write_bytes(b"\0" * 1_500_000)
+                location = await storage.publish(folder / "clip.mp4", f"clips/{row.task_id}.mp4")
+            # Each its own content, as different clips have.
+            clip = CLIP.model_copy(update={"path": location, "sha256": str(row.task_id), "bytes": 1_500_000})
+            stored.append(await there.ledger.happened(row, Event.DOWNLOADED, clip=clip))
+        film = FilmRecord("main", "harbour-morning", "films/main/harbour-morning.mp4", "d", "r", {}, (stored[0].id,))
+        await remember_film(there.ledger, there.account, film)
+        return stored
+
+    return with_desk(work)
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Somebody sits there, and types."""
+    keyboard = io.StringIO(answer)
+    monkeypatch.setattr(keyboard, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdin", keyboard)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+
+def files(rows: list[Purchase]) -> list[bool]:
+    return [Path(row.clip.path).exists() for row in rows if row.clip is not None]
+
+
+@pytest.mark.parametrize(("answer", "removed"), [("y\n", True), ("Yes\n", True), ("n\n", False), ("", False)])
+def test_takes_that_no_film_uses_are_shown_and_removed_when_somebody_says_so(
+    command: Command, monkeypatch: pytest.MonkeyPatch, answer: str, removed: bool
+) -> None:
+    rows = filmed(1, 2, 3)
+    on_a_terminal(monkeypatch, answer)
+    code, out, err = command("ledger", "prune")
+    assert code == 0
+    head, *lines = out.splitlines()
+    assert head.split() == ["shot", "take", "storyboard", "edition", "bought", "MB", "USD"]
+    on = f"{rows[1].created_at:%Y-%m-%d}"
+    assert [line.split() for line in lines] == [
+        ["dawn", take, "harbour-morning", "main", on, "1.5", "0.1899"] for take in ("2", "3")
+    ]
+    assert "Remove 2 clips, 3.0 MB? [y/N] " in err
+    assert ("Removed 2 clips, 3.0 MB. They stay in the ledger as pruned" in err) is removed
+    assert ("Nothing was removed." in err) is not removed
+    assert files(rows) == [True, not removed, not removed]
+    assert now_is(rows[1]).state is (State.PRUNED if removed else State.STORED)
+
+
+def test_without_a_terminal_nothing_is_removed_unless_it_is_said_beforehand(command: Command) -> None:
+    rows = filmed(1, 2)
+    code, out, err = command("ledger", "prune")
+    assert (code, files(rows)) == (2, [True, True])
+    assert "dawn" in out
+    assert "there is no terminal to ask on. --yes removes without asking" in err
+    code, out, err = command("ledger", "prune", "--yes")
+    assert (code, files(rows)) == (0, [True, False])
+    assert "Removed 1 clip, 1.5 MB" in err
+    code, out, err = command("ledger", "prune", "--yes")
+    assert (code, out) == (0, "")
+    assert "Nothing can be pruned" in err
+
+
+def test_a_prune_of_one_edition_leaves_the_others(command: Command) -> None:
+    rows = filmed(1, 2)
+    assert command("ledger", "prune", "--yes", "--edition", "daily")[0] == 0
+    assert files(rows) == [True, True]
+    assert command("ledger", "prune", "--yes", "--edition", "main")[0] == 0
+    assert files(rows) == [True, False]
+
+
+def test_a_prune_as_json_says_what_could_go_and_what_went(command: Command) -> None:
+    used, unused = filmed(1, 2)
+    code, out, _ = command("ledger", "prune", "--json")
+    found = json.loads(out)
+    assert (code, [row["token"] for row in found["prunable"]], found["removed"]) == (2, [unused.token], [])
+    code, out, _ = command("ledger", "prune", "--json", "--yes")
+    found = json.loads(out)
+    assert (code, [row["state"] for row in found["removed"]], found["bytes"]) == (0, ["pruned"], 1_500_000)
+    assert (found["spared"], found["left"]) == ([], [])
+    assert files([used, unused]) == [True, False]
+    assert json.loads(command("ledger", "prune", "--json", "--yes")[1])["prunable"] == []
+
+
+def test_a_clip_that_cannot_be_removed_is_named(command: Command) -> None:
+    _, unused = filmed(1, 2)
+    assert unused.clip is not None
+    Path(unused.clip.path).unlink()
+    Path(unused.clip.path).mkdir()
+    code, _, err = command("ledger", "prune", "--yes")
+    assert code == 2
+    assert f"shot 'dawn', take 2 ({unused.short}) could not be removed: " in err
+    assert "Another `prefect-kling ledger prune` tries again" in err
+    Path(unused.clip.path).rmdir()
+    assert command("ledger", "prune", "--yes")[0] == 0
+    assert now_is(unused).stored_at is None
 
 
 # sweep

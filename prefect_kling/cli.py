@@ -40,13 +40,12 @@ from prefect_kling.gateway.errors import (
     TaskNotFound,
 )
 from prefect_kling.media.scratch import publish, scratch
-from prefect_kling.terminal import announce, plan_table, progress_by_frames, watching
+from prefect_kling.terminal import announce, progress_by_frames, watching
 
 if TYPE_CHECKING:
     from prefect_kling.blocks import KlingStudio
     from prefect_kling.flows.outcome import Rendering, ShotOutcome, TakeOutcome
-    from prefect_kling.flows.standing import Standing
-    from prefect_kling.storyboard.plan import Plan
+    from prefect_kling.plan_view import PlanView
 
 __all__ = ["exit_code", "main"]
 
@@ -208,9 +207,12 @@ def plan(
     studio: StudioName = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
+    mermaid: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Show what a storyboard needs, what of it is bought already and what the rest would cost, without buying anything.
+    """Draw what a storyboard needs, what of it is bought already, what the rest would cost and how long it would take.
+
+    Nothing is bought.
 
     Parameters
     ----------
@@ -220,14 +222,20 @@ def plan(
         A value for a `{{ name }}` in the document, as name=value; may be repeated.
     edition
         Of the clips that count as bought; "main" where it is not given.
+    mermaid
+        Print a Mermaid flowchart to stdout, for a page.
     json
         Print one JSON document to stdout.
     """
-    found = asyncio.run(_planned(studio, file, variables_of(set_), edition or "main"))
+    if mermaid and json:
+        raise StoryboardError("plan prints either --mermaid or --json; leave one out")
+    view = asyncio.run(_planned(studio, file, variables_of(set_), edition or "main"))
     if json:
-        _print_json(_plan_json(*found))
+        _print_json(view.document())
+    elif mermaid:
+        view.print_mermaid()
     else:
-        plan_table(*found)
+        view.print_tree()
     return 0
 
 
@@ -411,47 +419,20 @@ async def _studio(asked: _Asked) -> AsyncIterator[tuple[KlingStudio, Any]]:
         yield simulated, simulated
 
 
-async def _planned(
-    studio: str | None, file: str, variables: Mapping[str, str], edition: str
-) -> tuple[Plan, Mapping[str, Standing]]:
+async def _planned(studio: str | None, file: str, variables: Mapping[str, str], edition: str) -> PlanView:
     settings = (await studio_named(studio)).settings()
 
     from prefect_kling.flows.preparing import plan_document
     from prefect_kling.flows.reckoning import Reckoner
     from prefect_kling.flows.standing import standings
     from prefect_kling.ledger.desk import desk
+    from prefect_kling.plan_view import PlanView
     from prefect_kling.storyboard.reader import read_storyboard
 
     document = await asyncio.to_thread(read_storyboard, file, variables=variables)
     planned = await plan_document(document, settings)
-    return planned, await standings(Reckoner(await desk(settings), document, planned, edition))
-
-
-def _plan_json(plan: Plan, standings: Mapping[str, Standing]) -> dict[str, Any]:
-    shots = [
-        {
-            "id": shot.id,
-            "status": standings[shot.id].status,
-            "through": standings[shot.id].through,
-            "shares": standings[shot.id].shares,
-            "take": standings[shot.id].take,
-            "takes_to_buy": len(standings[shot.id].to_buy),
-            "needs": list(shot.needs),
-            "model": shot.request.model,
-            "mode": shot.request.mode,
-            "seconds": shot.seconds,
-            "usd": float(shot.usd),
-            "usd_at_most": float(shot.upper_usd),
-            "warnings": list(shot.warnings),
-        }
-        for shot in plan.shots
-    ]
-    takes = {shot.id: len(standings[shot.id].to_buy) for shot in plan.shots}
-    return {
-        "shots": shots,
-        "usd": float(sum(shot.usd * takes[shot.id] for shot in plan.shots)),
-        "usd_at_most": float(sum(shot.upper_usd * takes[shot.id] for shot in plan.shots)),
-    }
+    found = await standings(Reckoner(await desk(settings), document, planned, edition))
+    return PlanView(document.storyboard.title, planned, found, settings.max_in_flight)
 
 
 def _writable(out: Path) -> None:

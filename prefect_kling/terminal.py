@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from prefect_kling.flows.progress import Progress as ShotProgress
-    from prefect_kling.flows.standing import Standing
     from prefect_kling.storyboard.plan import Plan
 
-__all__ = ["announce", "plan_table", "progress_by_frames", "stdout_console", "watching"]
+__all__ = ["announce", "progress_by_frames", "stdout_console", "watching"]
 
 _MARKS = {
     "planned": "·",
@@ -53,52 +52,6 @@ def stdout_console(*, wide: bool | None = None) -> Console:
     """For tables on stdout: as wide as the terminal; elsewhere, or where asked, so wide that each row is one line."""
     wide = not sys.stdout.isatty() if wide is None else wide
     return Console(highlight=False, width=_NO_TERMINAL_WIDTH if wide else None)
-
-
-def plan_table(plan: Plan, standings: Mapping[str, Standing]) -> None:
-    """Prints a plan to stdout: a row a shot, then the total of what is still to be bought."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("shot", "needs", "model", "mode"):
-        table.add_column(name, overflow="fold")
-    table.add_column("s", justify="right", no_wrap=True)
-    table.add_column("USD", justify="right", no_wrap=True)
-    table.add_column("is", overflow="fold")
-    for shot in plan.shots:
-        needs = ", ".join([*shot.needs, *(i.source.rpartition("/")[2] for i in shot.inputs if i.kind == "file")])
-        table.add_row(
-            escape(shot.id),
-            escape(needs),
-            shot.request.model,
-            shot.request.mode,
-            str(shot.seconds),
-            f"{shot.usd:.4f}",
-            escape(_standing(standings[shot.id])),
-        )
-    console = stdout_console()
-    console.print(table)
-    takes = [(shot, len(standings[shot.id].to_buy)) for shot in plan.shots]
-    usd, upper = sum(shot.usd * count for shot, count in takes), sum(shot.upper_usd * count for shot, count in takes)
-    most = f", at most {upper:.2f}" if upper != usd else ""
-    buying, seconds = len([1 for _, count in takes if count]), sum(shot.seconds * count for shot, count in takes)
-    console.print(f"{buying} of {len(plan.shots)} shots to buy, {seconds} s to generate, {usd:.2f} USD{most}")
-    for shot in plan.shots:
-        for warning in shot.warnings:
-            announce(f"warning: {shot.id}: {warning}")
-
-
-def _standing(standing: Standing) -> str:
-    said = str(standing.status)
-    if standing.through is not None:
-        said += f" through {standing.through}"
-    if standing.take != 1:
-        said += f", take {standing.take}"
-    if len(standing.to_buy) > 1 or (standing.to_buy and standing.purchase is not None):
-        said += f", {len(standing.to_buy)} takes to buy"
-    if standing.shares is not None:
-        said += f", the same as {standing.shares}"
-    if standing.status in ("uncertain", "lost") and standing.purchase is not None:
-        said += f", see ledger show {standing.purchase.short}"
-    return said
 
 
 @contextmanager

@@ -30,6 +30,7 @@ BELOW = {
     "tasks": {"gateway", "clips", "settings", "blocks", "ledger", "media", "storyboard"},
     "flows": {"gateway", "clips", "settings", "blocks", "ledger", "media", "storyboard", "tasks"},
     "terminal": {"storyboard", "flows"},
+    "plan_view": {"storyboard", "flows", "terminal"},
     "tables": {"ledger", "terminal"},
     "cli_studio": {"blocks", "gateway"},
 }

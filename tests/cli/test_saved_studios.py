@@ -317,7 +317,8 @@ def test_a_plan_in_a_pipe_is_cut_nowhere(command: Command, tmp_path: Path, monke
     code, out, _ = command("plan", board)
     assert code == 0
     assert "…" not in out
-    _, dawn, night, total = out.splitlines()
-    assert dawn.split() == [long, "kling-v3-omni", "std", "3", "0.1899", "new"]
-    assert night.split()[:2] == ["night", long]
+    _, dawn, night, _, total, path, _ = out.splitlines()
+    assert dawn.split() == ["*", long, "3", "0.1899", "new"]
+    assert night.split() == ["*", "└─", "night", "base", "3", "0.1899", "new"]
     assert total.startswith("2 of 2 shots to buy")
+    assert path == f"* critical path: {long} → night"

@@ -118,7 +118,6 @@ async def prepare(
     _check_retakes(document, _shots_named("--retake", wish.retake, document), only)
     planned = await plan_document(document, settings)
     planned = planned.only(only) if only else planned
-    import_checks(document, planned.shots)
     await studio.get_client().aclose()
     ours = await desk(settings)
     await ours.ledger.reclaim(ours.account)
@@ -133,7 +132,7 @@ async def prepare(
 
 
 async def plan_document(document: Document, settings: StudioSettings) -> Plan:
-    """Plans a document for a studio; its local videos are probed before, and its images tried that shall be made fit.
+    """Plans a document for a studio, once its local videos are probed, its images tried and its own checks imported.
 
     Raises:
         StoryboardError, InvalidMedia: the document, or a file it names, cannot be used.
@@ -150,7 +149,7 @@ async def plan_document(document: Document, settings: StudioSettings) -> Plan:
         )
         for path, found in zip(paths, facts, strict=True)
     }
-    return await asyncio.to_thread(
+    planned = await asyncio.to_thread(
         plan,
         document,
         loopback=is_loopback_url(settings.base_url),
@@ -158,6 +157,8 @@ async def plan_document(document: Document, settings: StudioSettings) -> Plan:
         fitting=await _fitting(document),
         prices=PriceTable.load(settings.prices),
     )
+    import_checks(document, planned.shots)
+    return planned
 
 
 async def _fitting(document: Document) -> dict[str, str | None]:

@@ -116,6 +116,7 @@ class _Run:
         film = await there_already(self.prepared, recipe)
         if film is not None:
             get_run_logger().info("The film is there already: %s", self.desk.storage().link(film.path))
+            tell("", "kept", "it is there already")
             return film
         tell("", "joining", f"{len(cut)} clips")
         name, ordered = film_name(self.prepared), [clips[shot] for shot in cut]

@@ -21,7 +21,7 @@ from prefect_kling.storyboard.plan import Input, PlannedShot
 from prefect_kling.tasks import extract_last_frame, host_file
 from prefect_kling.tasks.results import Hosted
 
-__all__ = ["Stage", "named"]
+__all__ = ["Stage", "check_clip_as_input", "named"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -77,7 +77,7 @@ class Stage:
         clip = clips[entry.source]
         if entry.kind == "clip":
             if not self.loopback:  # the simulator takes back the small clips that it makes for tests
-                _check_clip(shot, entry, clip)
+                check_clip_as_input(shot, entry, clip)
             live = clip.live_url(datetime.now(UTC))
             if live is not None:
                 return live, clip
@@ -114,7 +114,7 @@ def named(task: Task[P, R], name: str) -> Task[P, R]:
     return task.with_options(task_run_name=name)
 
 
-def _check_clip(shot: PlannedShot, entry: Input, clip: Clip) -> None:
+def check_clip_as_input(shot: PlannedShot, entry: Input, clip: Clip) -> None:
     """Refuses a clip that is not as planned before the gateway does, now that it is known what it is."""
     refer_type = "base" if shot.request.base_video is not None else "feature"
     rate = clip.frames / clip.seconds if clip.seconds else 0.0

@@ -233,15 +233,15 @@ def prune(
             "Nothing can be pruned: every stored take is in a film, newer than the film of its storyboard and edition, "
             "pinned, or of an edition in which a run is under way."
         )
-    elif pruned is not None:
+        return 0
+    if pruned is not None:
         announce(told(_pruned(pruned), studio))
         return USAGE if pruned.left else 0
-    elif not yes and not _has_a_person():
-        announce("Nothing was removed: there is no terminal to ask on. --yes removes without asking.")
-        return USAGE
-    else:
+    if _has_a_person():
         announce("Nothing was removed.")
-    return 0
+        return 0
+    announce("Nothing was removed: there is no terminal to ask on. --yes removes without asking.")
+    return USAGE
 
 
 def sweep(*, studio: StudioName = None, json: Json = False) -> int:

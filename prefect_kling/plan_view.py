@@ -83,7 +83,7 @@ class PlanView:
             self.title,
             tuple(self._drawn(shot, usual) for shot in self.plan.shots),
             edges(self.plan),
-            self.critical_path,
+            self.critical_path if len(self.critical_path) > 1 else (),
         )
 
     def print_tree(self) -> None:

@@ -24,6 +24,7 @@ from prefect_kling.simulator.faults import (
     UPLOAD_FAULTS,
 )
 from prefect_kling.simulator.life import create_data
+from prefect_kling.simulator.moderation import PROMPT_REFUSED
 from prefect_kling.simulator.multipart import parts
 from prefect_kling.simulator.service import Refusal, Service
 from prefect_kling.simulator.store import Store, Stored
@@ -109,6 +110,8 @@ def _origin(request: Request) -> str:
 
 
 def _status_fault(fault: str) -> Refusal:
+    if fault == "moderated":
+        return Refusal(400, PROMPT_REFUSED)
     status = int(fault.rpartition("-")[2])
     if status == 429:
         return Refusal(429, "upstream error 1302: too many requests, slow down", {"Retry-After": "1"})

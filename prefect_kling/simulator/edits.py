@@ -29,7 +29,7 @@ from prefect_kling.simulator.staging import Background, painted, remove_ball
 from prefect_kling.simulator.title import draw_bars
 from prefect_kling.simulator.trace import Trace, planes_of, read_trace
 
-__all__ = ["edit"]
+__all__ = ["edit", "even_spacing"]
 
 
 def edit(order: ClipOrder, source: Path, path: Path, *, abandoned: Callable[[], bool]) -> Rendered:
@@ -49,7 +49,7 @@ def edit(order: ClipOrder, source: Path, path: Path, *, abandoned: Callable[[], 
         relight = _Relight(order, trace, target, size)
         ending = _ending(trace, scene, steady=relight.exact)
         # An even input gives an edit with a plain clip's timing, and so with the same parameter sets.
-        even = _even_spacing(source)
+        even = even_spacing(source)
         written, last = 0, None
         with ClipWriter(
             path,
@@ -93,7 +93,8 @@ def _frames(container: InputContainer, video: VideoStream) -> Iterator[tuple[Pla
         yield planes_of(frame), pts - first
 
 
-def _even_spacing(source: Path) -> bool:
+def even_spacing(source: Path) -> bool:
+    """Whether a clip's frames are spaced as its rate says, each by one frame."""
     with av.open(str(source), format="mov") as container:
         video = container.streams.video[0]
         times = sorted(packet.pts for packet in container.demux(video) if packet.pts is not None)

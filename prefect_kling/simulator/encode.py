@@ -125,14 +125,15 @@ class ClipWriter:
             self._container.mux(self._audio.encode(frame))
         self._container.mux(self._audio.encode(None))
 
-    def copy_sound(self) -> None:
-        """Copies the packets of the input given as `copied`."""
+    def copy_sound(self, *, until: float | None = None) -> None:
+        """Copies the packets of the input given as `copied`; those that begin before `until` seconds, where given."""
         if self._copied is None or self._audio is None:
             raise ValueError("this clip was opened without an input to copy from")
         for packet in self._copied.demux(self._template):
-            if packet.dts is not None:
-                packet.stream = self._audio
-                self._container.mux(packet)
+            if packet.dts is None or (until is not None and packet.dts * packet.time_base >= until):
+                continue
+            packet.stream = self._audio
+            self._container.mux(packet)
 
     def __enter__(self) -> ClipWriter:
         return self

@@ -10,6 +10,7 @@ several that strike at once the first in this order is seen):
 |---|---|---|
 | `429` | status 429, upstream code 1302, `Retry-After: 1` | no |
 | `500` `502` `503` `504` | that status; no task | no |
+| `moderated` | status 400, upstream code 1301: the prompt does not pass Kling's risk control | no |
 | `lost-answer` | the task is accepted, then the connection is dropped without an answer | yes |
 | `hung-answer` | the task is accepted, then nothing is said until the caller goes away | yes |
 | `html` | the task is accepted, but the answer is a proxy's HTML page with status 200 | yes |
@@ -23,6 +24,15 @@ On the generation, one opportunity for each accepted task:
 | `moderation` | ends as `failed`, content risk control; not billed |
 | `unknown-state` | polls give a state that no document names, for ever |
 | `expired` | completes, but its result is already gone (410) |
+| `black` | completes and is billed; its picture is black throughout |
+| `frozen` | likewise; its first frame is shown throughout |
+| `mute` | likewise; where it has sound, that is silence |
+| `short` | likewise; half of it is missing |
+| `corrupt` | likewise; past its middle it cannot be decoded, though its index is whole |
+| `fade-out` | likewise; its last half second fades to black |
+
+Moderation also strikes by what a prompt says (`prefect_kling.simulator.moderation`): with `forbiddenword` in it a
+create is refused as by `moderated`, with `forbiddenpicture` its task fails as by `moderation`.
 
 On a poll, a download, an upload: `poll-429`, `poll-500`, `poll-502`, `poll-503`, `poll-504`, `poll-html`;
 `download-500`, `download-502`, `download-503`, `download-504`, `slow-download` (dribbles), `truncated-download` (the
@@ -45,9 +55,10 @@ __all__ = ["FAULTS", "Fault", "Faults", "parse_faults", "strikes"]
 
 _STATUSES = ("500", "502", "503", "504")
 
-REFUSED_FAULTS = ("429", *_STATUSES)
+REFUSED_FAULTS = ("429", *_STATUSES, "moderated")
 ACCEPTED_FAULTS = ("lost-answer", "hung-answer", "html", *(f"accepted-{status}" for status in _STATUSES))
-GENERATION_FAULTS = ("failed", "moderation", "unknown-state", "expired")
+SPOILING_FAULTS = ("black", "frozen", "mute", "short", "corrupt", "fade-out")
+GENERATION_FAULTS = ("failed", "moderation", "unknown-state", "expired", *SPOILING_FAULTS)
 POLL_FAULTS = ("poll-429", *(f"poll-{status}" for status in _STATUSES), "poll-html")
 DOWNLOAD_FAULTS = (*(f"download-{status}" for status in _STATUSES), "truncated-download", "slow-download")
 UPLOAD_FAULTS = tuple(f"upload-{status}" for status in _STATUSES)

@@ -29,7 +29,7 @@ from prefect_kling.simulator.account import Account, NotEnough, usd
 from prefect_kling.simulator.callbacks import deliver
 from prefect_kling.simulator.clock import Clock, RealClock
 from prefect_kling.simulator.config import MEDIA_MARKER, MediaSpec, SimulatorConfig
-from prefect_kling.simulator.faults import CALLBACK_FAULTS, GENERATION_FAULTS, Faults
+from prefect_kling.simulator.faults import CALLBACK_FAULTS, GENERATION_FAULTS, SPOILING_FAULTS, Faults
 from prefect_kling.simulator.inputs import FetchedInputs, Refused, fetch_inputs
 from prefect_kling.simulator.life import (
     SimulatedTask,
@@ -39,9 +39,11 @@ from prefect_kling.simulator.life import (
     poll_data,
     task_id,
 )
+from prefect_kling.simulator.moderation import PROMPT_REFUSED, forbidden_picture, forbidden_word
 from prefect_kling.simulator.multipart import Part
 from prefect_kling.simulator.order import order_for
 from prefect_kling.simulator.render import render
+from prefect_kling.simulator.spoiling import PICTURE_FAULTS, spoil
 from prefect_kling.simulator.standin import stand_in_image, stand_in_video
 from prefect_kling.simulator.store import Store, Stored
 from prefect_kling.simulator.trace import Remembered
@@ -136,6 +138,8 @@ class Service:
         """
         request = _validated(body)
         media = _media(request, self.config.media)
+        if forbidden_word(request):
+            raise Refusal(400, PROMPT_REFUSED)
         try:
             inputs = await fetch_inputs(
                 request,
@@ -175,7 +179,7 @@ class Service:
             cost=cost,
             created_at=now,
             finish_at=now + lasts,
-            fault=self.faults.first(GENERATION_FAULTS),
+            fault="moderation" if forbidden_picture(request) else self.faults.first(GENERATION_FAULTS),
         )
         self.tasks[task.task_id] = task
         return task
@@ -250,8 +254,11 @@ class Service:
         )
         continued = self._remembered.find(order.first_frame) if order.first_frame is not None else None
         rendered = render(order, path, continued, abandoned=self._abandoned.is_set)
-        self._remembered.add(rendered.last, rendered.trace)
-        return path, rendered.seconds
+        if task.fault not in PICTURE_FAULTS:
+            self._remembered.add(rendered.last, rendered.trace)
+        if task.fault not in SPOILING_FAULTS:
+            return path, rendered.seconds
+        return path, spoil(path, task.fault, media, abandoned=self._abandoned.is_set)
 
     def _stand_in(self, kind: str, url: str, path: Path) -> None:
         making = path.with_name(f"{path.name}.{uuid.uuid4().hex}")

@@ -78,6 +78,43 @@ async def test_a_failed_task_is_not_billed(
         assert simulator.service.stats()["usd"] == {"balance": "100", "frozen": "0", "billed": "0"}
 
 
+@pytest.mark.parametrize("where", ["prompt", "multi_prompt"])
+async def test_a_prompt_that_moderation_refuses_creates_nothing(
+    simulate: Any, order: dict[str, Any], where: str
+) -> None:
+    said = "A ForbiddenWord at dusk"
+    parts = {"multi_shot": True, "shot_type": "customize"}
+    told = {"prompt": said} if where == "prompt" else {**parts, "multi_prompt": [_part(said)]}
+    async with simulate() as (simulator, client):
+        answer = await client.post("video/generations", json={**order, **told})
+        assert (answer.status_code, answer.json()["code"]) == (400, 400)
+        assert "1301" in answer.json()["msg"]
+        assert "risk control" in answer.json()["msg"]
+        assert (simulator.service.stats()["creates"], simulator.service.stats()["refused"]) == (0, 1)
+        assert (await client.post("video/generations", json=order)).status_code == 200
+
+
+def _part(prompt: str) -> dict[str, Any]:
+    return {"index": 1, "prompt": prompt, "duration": "3"}
+
+
+async def test_a_picture_that_moderation_refuses_fails_and_is_not_billed(
+    simulate: Any, finish: Any, order: dict[str, Any]
+) -> None:
+    async with simulate() as (simulator, client):
+        data = await finish(client, {**order, "prompt": "A forbiddenpicture at dusk"})
+        assert (data["state"], data["failCode"]) == ("failed", "1301")
+        assert simulator.service.stats()["usd"]["billed"] == "0"
+
+
+async def test_moderation_can_also_strike_by_chance(simulate: Any, order: dict[str, Any]) -> None:
+    async with simulate(faults="moderated=@1") as (simulator, client):
+        answer = await client.post("video/generations", json=order)
+        assert (answer.status_code, "1301" in answer.json()["msg"]) == (400, True)
+        assert (simulator.service.stats()["creates"], simulator.service.stats()["micro_usd"]["frozen"]) == (0, 0)
+        assert (await client.post("video/generations", json=order)).status_code == 200
+
+
 async def test_an_unknown_state_never_ends(simulate: Any, until: Any, order: dict[str, Any]) -> None:
     async with simulate(faults="unknown-state=1") as (simulator, client):
         task_id = (await client.post("video/generations", json=order)).json()["data"]["taskId"]

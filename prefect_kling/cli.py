@@ -242,9 +242,9 @@ def plan(
 @app.command
 def schema() -> int:
     """Print the JSON Schema of storyboards, for completion in an editor."""
-    from prefect_kling.storyboard.document import Storyboard
+    from prefect_kling.storyboard.schema import storyboard_schema
 
-    _print_json(Storyboard.model_json_schema())
+    _print_json(storyboard_schema())
     return 0
 
 

@@ -110,6 +110,8 @@ class Expansion:
         ]
 
     def _filled(self, text: str) -> str:
+        if "\0" in text:
+            raise VariableProblem("the text holds a NUL character; remove it")
         if "{{" not in text and "{%" not in text:
             return text
         if "{%" in text:

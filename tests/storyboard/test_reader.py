@@ -384,6 +384,12 @@ def test_a_typed_in_mistake_is_told_by_the_fields_name() -> None:
         document_of(board)
 
 
+def test_a_typed_in_nul_is_told_by_the_fields_name() -> None:
+    board = Storyboard(title="T", shots=[Shot(id="a", prompt="x\0y")])
+    with pytest.raises(StoryboardError, match=r"^storyboard: shot 'a': prompt: the text holds a NUL character"):
+        document_of(board)
+
+
 def test_an_id_that_is_there_twice_is_told_once(tmp_path: Path) -> None:
     (tmp_path / "twice.yaml").write_text("title: T\nshots:\n  - id: a\n    prompt: x\n  - id: a\n    prompt: y\n")
     with pytest.raises(StoryboardError) as told:

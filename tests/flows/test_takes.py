@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefect_kling import KlingStudio
+from prefect_kling import KlingCredentials, KlingStudio
 from prefect_kling.flows import render_storyboard
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
 from prefect_kling.flows.preparing import Wish, prepare
@@ -18,7 +19,8 @@ from prefect_kling.flows.standing import Standing
 from prefect_kling.gateway.errors import InsufficientCredits, StoryboardError
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.holds import Hold
-from prefect_kling.simulator.server import Running
+from prefect_kling.simulator.config import SimulatorConfig
+from prefect_kling.simulator.server import Running, running
 from prefect_kling.storyboard.document import Storyboard
 from prefect_kling.storyboard.plan import plan
 from prefect_kling.storyboard.reader import document_of
@@ -38,6 +40,7 @@ shots:
     base: dawn
 """
 PRICE = 3 * Decimal("0.0633")
+REFUSED_ON_CREATE, REFUSED_AT_THE_END = "forbiddenword", "forbiddenpicture"
 
 
 @pytest.fixture
@@ -290,3 +293,74 @@ async def test_what_costs_more_than_the_account_has_is_not_begun(
     with pytest.raises(InsufficientCredits, match=r"costs about 0\.38 USD, and the account has 0\.19 USD"):
         await render(board, studio)
     assert simulator.service.stats()["posts"] == 0
+
+
+SOFT = """\
+    soften:
+      - A knight rests, {words}
+      - A knight rests
+"""
+
+
+def softening(prompt: str, first: str) -> str:
+    soft = SOFT.replace("{words}", first)
+    return BOARD.replace("prompt: A lighthouse at dawn\n", f"prompt: {prompt}\n{soft}")
+
+
+@pytest.mark.parametrize("refused", [REFUSED_ON_CREATE, REFUSED_AT_THE_END])
+async def test_what_moderation_refuses_is_tried_in_softer_words_and_never_silently(
+    studio: KlingStudio, simulator: Running, board: Path, refused: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    board.write_text(softening(f"A battle, {refused}", refused))
+    rendering = await render(board, studio)
+    dawn = shot_of(rendering, "dawn")
+    assert (dawn.softened, dawn.take, rendering.film is not None) == (2, 1, True)
+    assert "dawn, take 1: moderation refused it; prompt 2 of soften was used" in rendering.sentence()
+    assert "tried again with prompt 1 of soften" in caplog.text
+    # What was refused is not billed, and a rerun does not ask for it again.
+    assert rendering.usd == 2 * PRICE
+    posts = simulator.service.stats()["posts"]
+    again = await render(board, studio)
+    assert (again.usd, shot_of(again, "dawn").softened, shot_of(again, "dawn").status) == (Decimal(0), 2, "kept")
+    assert simulator.service.stats()["posts"] == posts
+    assert (await standing(board, studio))["storm"].status == "kept"
+    # A retake begins with the shot's own words, as another take.
+    retaken = await render(board, studio, retake=["dawn"])
+    assert (shot_of(retaken, "dawn").take, shot_of(retaken, "dawn").softened) == (2, 2)
+    await nothing_left(studio)
+
+
+async def test_without_softer_words_a_refusal_is_final_and_buys_no_retakes(
+    studio: KlingStudio, simulator: Running, board: Path
+) -> None:
+    board.write_text(BOARD.replace("at dawn\n", f"at dawn, {REFUSED_AT_THE_END}\n    max_retakes: 3\n"))
+    rendering = await render(board, studio)
+    assert shot_of(rendering, "dawn").error_type == "GenerationFailed"
+    assert (simulator.service.stats()["creates"], rendering.usd) == (1, Decimal(0))
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("black", "black"),
+        ("frozen", "frozen|motion"),
+        ("short", "s long"),
+        ("corrupt", "decod"),
+    ],
+)
+async def test_clips_that_are_no_good_are_found_and_taken_again(
+    studio: KlingStudio, board: Path, fault: str, said: str
+) -> None:
+    check = "check:\n      length: true\n      decodes: true\n      black: 0.5\n      frozen: 1.5"
+    board.write_text(BOARD.replace("at dawn\n", f"at dawn\n    max_retakes: 1\n    {check}\n"))
+    config = SimulatorConfig(seed=1, generation_seconds=0.1, shrink=2, faults=f"{fault}=@1")
+    async with running(config) as spoiling:
+        credentials = KlingCredentials(api_key="sk-takes-77aa01", base_url=spoiling.base_url)
+        rendering = await render(board, studio.model_copy(update={"credentials": credentials}))
+        dawn = shot_of(rendering, "dawn")
+        assert rendering.film is not None, rendering.sentence()
+        assert (dawn.take, dawn.faults, spoiling.service.stats()["creates"]) == (2, "", 3)
+        (bad,) = dawn.further
+        assert re.search(said, bad.faults), bad.faults
+        assert bad.clip is not None
+        assert Path(bad.clip.path).is_file()

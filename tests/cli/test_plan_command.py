@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,6 +189,20 @@ def test_a_flowchart_that_pages_refuse_says_so_on_stderr(command: Command, board
     assert code == 0
     assert out.startswith("flowchart LR\n")
     assert "GitHub draws up to 50000" in err
+
+
+def test_a_thousand_shots_are_drawn_in_a_second(command: Command, board: Path) -> None:
+    """Of the processor's time, as the machine may be busy; `benchmarks/planning.py` measures it part by part."""
+    shots = "".join(
+        f"  - id: s{n}\n    prompt: Scene {n}\n" + (f"    base: s{n - 1}\n" if n % 4 else "") for n in range(1000)
+    )
+    board.write_text(f"title: T\nshots:\n{shots}")
+    command()  # imports, and makes the ledger
+    begun = time.process_time()
+    code, out, _ = command()
+    assert time.process_time() - begun < 1
+    assert code == 0
+    assert "1000 of 1000 shots to buy" in out
 
 
 def test_as_a_document(command: Command, board: Path) -> None:

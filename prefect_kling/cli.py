@@ -1,4 +1,4 @@
-"""The `prefect-kling` command: render, plan, schema, join, simulate; `ledger` and `sweep` are in `cli_ledger`.
+"""The `prefect-kling` command: render, plan, schema, join, simulate; the others are in `cli_ledger` and `cli_doctor`.
 
 Exit codes: 0 done; 2 bad usage or document; 3 the gateway refused; 4 budget or credits; 5 an uncertain purchase waits
 for a decision; 6 media broken; 7 generation failed or timed out; 130 interrupted. Of several, the first in the order
@@ -24,6 +24,7 @@ from cyclopts import App, CycloptsError, Parameter
 from pydantic import SecretStr
 
 from prefect_kling.cli_adopt import adopt
+from prefect_kling.cli_doctor import doctor
 from prefect_kling.cli_ledger import ledger, sweep
 from prefect_kling.cli_studio import StudioName, quieten_prefect, reference_to, studio_named, told, variables_of
 from prefect_kling.gateway.errors import (
@@ -78,6 +79,7 @@ app = App(
 ledger.command(adopt)
 app.command(ledger)
 app.command(sweep)
+app.command(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

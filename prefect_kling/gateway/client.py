@@ -249,9 +249,9 @@ class KlingClient:
         try:
             amounts = [Decimal(str(data.get(name))) for name in ("balance", "total", "frozen")]
         except InvalidOperation as error:
-            raise GatewayUnavailable("The gateway's balance is no number") from error
+            raise GatewayUnavailable("The gateway's balance is no number", status=200) from error
         if not all(amount.is_finite() for amount in amounts):
-            raise GatewayUnavailable("The gateway's balance is no number")
+            raise GatewayUnavailable("The gateway's balance is no number", status=200)
         return Balance(*amounts)
 
     async def models(self) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from prefect_kling.ledger.money import shown
 from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.ledger.states import State
 from prefect_kling.ledger.takes import pin_take
-from prefect_kling.ledger.verdicts import Verdict, remember_verdict, verdicts_of
+from prefect_kling.ledger.verdicts import Verdict, remember_verdict, verdicts
 from prefect_kling.storyboard.plan import PlannedShot
 from prefect_kling.tasks import check_clip, create_video, download_video, wait_for_video
 from prefect_kling.tasks.results import Generated, Submitted
@@ -105,35 +105,50 @@ class Shooting:
         await asyncio.gather(*self._takes.values(), return_exceptions=True)
 
     async def _first_that_will_do(self, choice: Choice) -> _Taken:
+        pruned = await self._pruned(choice)
         for number in choice.wanted:
-            self._begin(number)
+            if number not in pruned:
+                self._begin(number)
         failures: dict[int, Exception] = {}
         for number in choice.candidates:
-            if number not in self._takes:
+            if number not in self._takes and number not in pruned:
                 if not all(_may_retake(error) for error in failures.values()):
                     break
-                await self._say_retake(number, failures)
-                self._begin(number)
+                self._say_retake(number, failures)
             try:
-                taken = await self._takes[number]
+                taken = await self._good(choice, number, pruned.get(number, ""))
             except Exception as error:  # noqa: BLE001 - the next candidate may do; else it is raised below
                 failures[number] = error
                 continue
-            if taken.faults and not choice.told:
-                failures[number] = CheckFailed(
-                    f"{self._named(number)} failed its checks: {taken.faults}. It is kept at {taken.clip.path}"
-                )
-                continue
             if any(not isinstance(error, CheckFailed) for error in failures.values()):
                 # A rerun would wait for, and perhaps pay for, the take that is missing, and then use that one.
-                await pin_take(
-                    self.stage.desk.ledger, self.stage.desk.account, choice.slate, number, self.stage.reckoner.run
-                )
+                ledger, account = self.stage.desk.ledger, self.stage.desk.account
+                await pin_take(ledger, account, choice.slate, number, self.stage.reckoner.run)
             return taken
         raise self._told(failures)
 
+    async def _good(self, choice: Choice, number: int, faults: str) -> _Taken:
+        """A take that passes its checks, or that the document wants all the same; `faults` is what is known of it."""
+        if faults and not choice.told:
+            raise CheckFailed(f"{self._named(number)} failed its checks: {faults}. It is pruned")
+        self._begin(number)
+        taken = await self._takes[number]
+        if taken.faults and not choice.told:
+            raise CheckFailed(
+                f"{self._named(number)} failed its checks: {taken.faults}. It is kept at {taken.clip.path}"
+            )
+        return taken
+
+    async def _pruned(self, choice: Choice) -> dict[int, str]:
+        """The takes whose storage was freed, with what their checks said; they are fetched again only where needed."""
+        rows = {number: await self.stage.live(choice.keys(number)) for number in choice.numbers}
+        gone = {number: row.id for number, row in rows.items() if row is not None and row.state is State.PRUNED}
+        spec, found = choice.look.spec, await verdicts(self.stage.desk.ledger, gone.values())
+        return {number: found[row, spec].said if (row, spec) in found else "" for number, row in gone.items()}
+
     def _begin(self, number: int) -> None:
-        self._takes[number] = asyncio.create_task(self._take(number))
+        if number not in self._takes:
+            self._takes[number] = asyncio.create_task(self._take(number))
 
     async def _take(self, number: int) -> _Taken:
         """A take, in the shot's own words or the first softer ones that moderation lets pass."""
@@ -209,7 +224,7 @@ class Shooting:
         if look.nothing:
             return ""
         spec = look.spec
-        verdict = (await verdicts_of(ledger, [(purchase, spec)])).get((purchase, spec))
+        verdict = (await verdicts(ledger, [purchase])).get((purchase, spec))
         if verdict is None:
             tell(self._name(number), "checking")
             function = imported(look.function) if look.function else None
@@ -220,7 +235,7 @@ class Shooting:
             await remember_verdict(ledger, purchase, spec, verdict)
         return verdict.said
 
-    async def _say_retake(self, number: int, failures: Mapping[int, Exception]) -> None:
+    def _say_retake(self, number: int, failures: Mapping[int, Exception]) -> None:
         why = "; ".join(said_of(error) for error in failures.values())
         get_run_logger().warning("%s is bought as take %d, as max_retakes allows: %s", self.shot.id, number, why)
         tell(self.shot.id, "retaking", f"take {number}")

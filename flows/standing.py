@@ -11,15 +11,16 @@ from prefect_kling.gateway.prices import micro_usd
 from prefect_kling.ledger.keys import key_of
 from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.ledger.schema import purchases
-from prefect_kling.ledger.states import State
+from prefect_kling.ledger.states import LIVE, State
 from prefect_kling.ledger.takes import FINISHED
-from prefect_kling.ledger.verdicts import Verdict, verdicts_of
+from prefect_kling.ledger.verdicts import Verdict, verdicts
 from prefect_kling.storyboard.plan import Plan, PlannedShot
 
 __all__ = ["Standing", "Status", "facts_of", "standings"]
 
 Status = Literal["kept", "running", "new", "stale", "failed", "uncertain", "lost"]
 
+_BOUGHT: Final = (State.COMPLETED, State.STORED, State.PRUNED, State.LOST)
 _STATUS: Final[dict[State, Status]] = {
     State.STORED: "kept",
     State.COMPLETED: "running",
@@ -64,8 +65,11 @@ class Standing:
 
 async def standings(reckoner: Reckoner) -> dict[str, Standing]:
     """How every shot of a plan stands, by id. Nothing is pinned; a retake that this run has yet to begin is new."""
-    ledger = reckoner.desk.ledger
-    before = await _bought_before(reckoner)
+    ledger, account = reckoner.desk.ledger, reckoner.desk.account
+    rows = await _rows(reckoner)
+    before = {row.order.shot for row in rows if row.state in _BOUGHT}
+    live = {row.order.key: row for row in rows if row.state in LIVE and not row.spare}
+    known = await verdicts(ledger, [row.id for row in live.values()])
     found: dict[str, Standing] = {}
     for level in _levels(reckoner.planned.order):
         choices: dict[str, Choice] = {}
@@ -78,18 +82,12 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
                     shot, {need: facts_of(found[need]) for need in shot.needs}, pin=False
                 )
         keys = [key for choice in choices.values() for take in choice.numbers for key in choice.keys(take)]
-        live = await ledger.find(reckoner.desk.account, reckoner.edition, keys)
-        looked = {
-            (row.id, choice.look.spec)
-            for choice in choices.values()
-            if not choice.look.nothing
-            for take in choice.candidates
-            for key in choice.keys(take)
-            if (row := live.get(key)) is not None
-        }
-        verdicts = await verdicts_of(ledger, looked)
+        # A clip that another storyboard bought is the same purchase.
+        if unknown := [key for key in keys if key not in live]:
+            live |= await ledger.find(account, reckoner.edition, unknown)
+            known |= await verdicts(ledger, [live[key].id for key in unknown if key in live])
         for shot_id, choice in choices.items():
-            standing = _standing(choice, live, verdicts)
+            standing = _standing(choice, live, known)
             if shot_id in reckoner.retakes and not await reckoner.retaken(choice):
                 standing = _retaken(choice, standing, live)
             found[shot_id] = standing
@@ -101,7 +99,7 @@ def _bought(choice: Choice, take: int, live: Mapping[str, Purchase]) -> Purchase
     return next((live[key] for key in choice.keys(take) if key in live), None)
 
 
-def _standing(choice: Choice, live: Mapping[str, Purchase], verdicts: Mapping[tuple[int, str], Verdict]) -> Standing:
+def _standing(choice: Choice, live: Mapping[str, Purchase], known: Mapping[tuple[int, str], Verdict]) -> Standing:
     """How a shot stands: by the first candidate that has not failed its checks."""
     rows = {take: _bought(choice, take, live) for take in choice.numbers}
     to_buy = {take: choice.micro_usd for take in choice.wanted if rows[take] is None}
@@ -110,7 +108,7 @@ def _standing(choice: Choice, live: Mapping[str, Purchase], verdicts: Mapping[tu
         key = choice.keys(take)[0]
         if row is None:
             return Standing("new", key=key, take=take, to_buy={**to_buy, take: choice.micro_usd})
-        verdict = None if choice.look.nothing or choice.told else verdicts.get((row.id, choice.look.spec))
+        verdict = None if choice.look.nothing or choice.told else known.get((row.id, choice.look.spec))
         if verdict is None or verdict.passed:
             return Standing(_STATUS[row.state], key=key, purchase=row, take=take, to_buy=to_buy)
     first = choice.candidates[0]
@@ -148,15 +146,14 @@ def _sharing(plan: Plan, found: dict[str, Standing]) -> dict[str, Standing]:
     return found | shared
 
 
-async def _bought_before(reckoner: Reckoner) -> set[str]:
-    """The shots of this storyboard and edition that were bought at some time, in whatever wording."""
-    rows = await reckoner.desk.ledger.of_account(
+async def _rows(reckoner: Reckoner) -> list[Purchase]:
+    """The purchases of this storyboard and edition, in whatever wording, at once: a chain would ask shot by shot."""
+    return await reckoner.desk.ledger.of_account(
         reckoner.desk.account,
         purchases.c.storyboard == reckoner.storyboard,
         purchases.c.edition == reckoner.edition,
-        purchases.c.state.in_([str(state) for state in (State.COMPLETED, State.STORED, State.LOST)]),
+        purchases.c.state.in_(sorted(LIVE)),
     )
-    return {row.order.shot for row in rows}
 
 
 def _levels(order: Iterable[PlannedShot]) -> list[list[PlannedShot]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_kling.ledger.backroom import in_backroom
@@ -14,7 +14,7 @@ from prefect_kling.ledger.database import storable
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.schema import verdicts as table
 
-__all__ = ["Verdict", "remember_verdict", "verdicts", "verdicts_of"]
+__all__ = ["Verdict", "remember_verdict", "verdicts"]
 
 _CHUNK: Final = 500
 
@@ -27,22 +27,16 @@ class Verdict:
     said: str
 
 
-async def verdicts(ledger: Ledger, purchase_ids: Iterable[int], spec: str) -> dict[int, Verdict]:
-    """What is known about purchases by one specification's digest, by the number of the row."""
-    found = await verdicts_of(ledger, ((purchase_id, spec) for purchase_id in purchase_ids))
-    return {purchase_id: verdict for (purchase_id, _), verdict in found.items()}
-
-
-async def verdicts_of(ledger: Ledger, pairs: Iterable[tuple[int, str]]) -> dict[tuple[int, str], Verdict]:
-    """What is known about pairs of a row's number and a specification's digest."""
-    wanted = list(dict.fromkeys(pairs))
+async def verdicts(ledger: Ledger, purchase_ids: Iterable[int]) -> dict[tuple[int, str], Verdict]:
+    """All that is known about purchases, by the number of the row and the digest of the specification."""
+    wanted = list(dict.fromkeys(purchase_ids))
 
     async def work(connection: AsyncConnection) -> dict[tuple[int, str], Verdict]:
         found: dict[tuple[int, str], Verdict] = {}
         for start in range(0, len(wanted), _CHUNK):
             rows = await connection.execute(
                 select(table.c.purchase_id, table.c.spec, table.c.passed, table.c.said).where(
-                    tuple_(table.c.purchase_id, table.c.spec).in_(wanted[start : start + _CHUNK])
+                    table.c.purchase_id.in_(wanted[start : start + _CHUNK])
                 )
             )
             found |= {(purchase_id, spec): Verdict(passed, said) for purchase_id, spec, passed, said in rows}

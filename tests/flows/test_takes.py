@@ -19,6 +19,7 @@ from prefect_kling.flows.standing import Standing
 from prefect_kling.gateway.errors import InsufficientCredits, StoryboardError
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.holds import Hold
+from prefect_kling.ledger.pruning import prunable, prune
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
 from prefect_kling.storyboard.document import Storyboard
@@ -364,3 +365,38 @@ async def test_clips_that_are_no_good_are_found_and_taken_again(
         assert re.search(said, bad.faults), bad.faults
         assert bad.clip is not None
         assert Path(bad.clip.path).is_file()
+
+
+async def test_pruned_takes_are_not_fetched_again_unless_the_film_needs_them(
+    studio: KlingStudio, simulator: Running, board: Path
+) -> None:
+    board.write_text(BOARD.replace("at dawn\n", "at dawn\n    takes: 3\n"))
+    whole = await render(board, studio)
+    ours = await desk(studio.settings())
+    rows = await prunable(ours.ledger, ours.account, ours.storage())
+    assert sorted(row.order.take for row in rows) == [2, 3]
+    assert len((await prune(ours.ledger, ours.account, ours.storage(), rows)).removed) == 2
+    before = simulator.service.stats()
+    again = await render(board, studio)
+    assert (again.film, again.usd) == (whole.film, Decimal(0))
+    # Who wants one of them has it fetched again, as long as the gateway keeps it, and pays nothing for it.
+    board.write_text(board.read_text().replace("takes: 3\n", "takes: 3\n    take: 2\n"))
+    told = await render(board, studio)
+    assert (shot_of(told, "dawn").take, told.usd) == (2, PRICE)
+    after = simulator.service.stats()
+    assert [after[count] - before[count] for count in ("creates", "downloads")] == [1, 2]
+
+
+async def test_a_pruned_take_that_failed_its_checks_stays_pruned(
+    studio: KlingStudio, simulator: Running, board: Path, own_check: Any
+) -> None:
+    board.write_text(BOARD.replace("at dawn\n", f"at dawn\n    max_retakes: 1\n    {own_check(1)}\n"))
+    whole = await render(board, studio)
+    ours = await desk(studio.settings())
+    rows = await prunable(ours.ledger, ours.account, ours.storage())
+    assert [row.order.take for row in rows] == [1]
+    await prune(ours.ledger, ours.account, ours.storage(), rows)
+    downloads = simulator.service.stats()["downloads"]
+    again = await render(board, studio)
+    assert (again.film, again.usd, shot_of(again, "dawn").take) == (whole.film, Decimal(0), 2)
+    assert simulator.service.stats()["downloads"] == downloads

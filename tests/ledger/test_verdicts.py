@@ -9,7 +9,7 @@ import pytest
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.purchases import Account
-from prefect_kling.ledger.verdicts import Verdict, remember_verdict, verdicts, verdicts_of
+from prefect_kling.ledger.verdicts import Verdict, remember_verdict, verdicts
 
 if TYPE_CHECKING:
     from tests.ledger.conftest import MakeOrder
@@ -28,34 +28,29 @@ async def rows(ledger: Ledger, account: Account, order: MakeOrder) -> tuple[int,
 
 async def test_a_verdict_is_found_by_its_purchase_and_specification(ledger: Ledger, rows: tuple[int, int]) -> None:
     fox, hare = rows
-    assert await verdicts(ledger, rows, LENGTH) == {}
+    assert await verdicts(ledger, rows) == {}
     await remember_verdict(ledger, fox, LENGTH, GOOD)
     await remember_verdict(ledger, fox, BLACK, BAD)
     await remember_verdict(ledger, hare, BLACK, GOOD)
-    assert await verdicts(ledger, rows, LENGTH) == {fox: GOOD}
-    assert await verdicts(ledger, rows, BLACK) == {fox: BAD, hare: GOOD}
-    # Both halves of a pair have to be those of one row.
-    assert await verdicts_of(ledger, [(fox, BLACK), (hare, LENGTH)]) == {(fox, BLACK): BAD}
+    assert await verdicts(ledger, rows) == {(fox, LENGTH): GOOD, (fox, BLACK): BAD, (hare, BLACK): GOOD}
+    assert await verdicts(ledger, [hare]) == {(hare, BLACK): GOOD}
 
 
 async def test_what_is_said_again_takes_the_place_of_what_was_said(ledger: Ledger, rows: tuple[int, int]) -> None:
     await remember_verdict(ledger, rows[0], BLACK, BAD)
     await remember_verdict(ledger, rows[0], BLACK, GOOD)
-    assert await verdicts(ledger, rows, BLACK) == {rows[0]: GOOD}
+    assert await verdicts(ledger, rows) == {(rows[0], BLACK): GOOD}
 
 
 async def test_what_a_users_own_check_says_can_be_written_down(ledger: Ledger, rows: tuple[int, int]) -> None:
     await remember_verdict(ledger, rows[0], BLACK, Verdict(False, "odd \0 and \ud800"))
-    assert await verdicts(ledger, rows, BLACK) == {rows[0]: Verdict(False, "odd \ufffd and ?")}
+    assert await verdicts(ledger, rows) == {(rows[0], BLACK): Verdict(False, "odd \ufffd and ?")}
 
 
 async def test_thousands_are_asked_for_at_once(ledger: Ledger, rows: tuple[int, int]) -> None:
     fox, hare = rows
     await remember_verdict(ledger, fox, LENGTH, GOOD)
     await remember_verdict(ledger, hare, LENGTH, BAD)
-    others = [(number + 10**9, LENGTH) for number in range(40_000)]
-    assert await verdicts_of(ledger, [(fox, LENGTH), *others, (hare, LENGTH)]) == {
-        (fox, LENGTH): GOOD,
-        (hare, LENGTH): BAD,
-    }
-    assert await verdicts_of(ledger, []) == {}
+    others = [number + 10**9 for number in range(40_000)]
+    assert await verdicts(ledger, [fox, *others, hare]) == {(fox, LENGTH): GOOD, (hare, LENGTH): BAD}
+    assert await verdicts(ledger, []) == {}

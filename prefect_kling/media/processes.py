@@ -88,8 +88,17 @@ async def run(
         # Also after its own end: it may have left children in its session, and those hold the pipes open.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await until_ended(asyncio.gather(*pipes, process.wait(), return_exceptions=True))
+        await until_ended(_over(process, pipes))
     return Ended(await process.wait(), timed_out, stderr.decode(errors="replace"))
+
+
+async def _over(process: asyncio.subprocess.Process, pipes: Sequence[asyncio.Future[None]]) -> None:
+    await asyncio.gather(*pipes, return_exceptions=True)
+    # asyncio tells that a process is over once its pipes are read to their end, also where nobody reads on.
+    for pipe in (_opened(process.stdout), _opened(process.stderr)):
+        while await pipe.read(KEPT_STDERR):
+            pass
+    await process.wait()
 
 
 def _opened(pipe: T | None) -> T:

@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from prefect_kling.media.checks import Wanted, faults_of
 from prefect_kling.media.probe import probe
 from prefect_kling.simulator.config import MediaSpec
 from prefect_kling.simulator.faults import SPOILING_FAULTS
@@ -20,6 +21,7 @@ from prefect_kling.simulator.spoiling import spoil
 from prefect_kling.simulator.trace import planes_of, read_trace
 
 FRAMES = 73
+ORDERED = Wanted(seconds=3, size=(320, 180), frames=True, decodes=True, black=0.5, frozen=2.0, sound=True)
 
 
 def clip(path: Path, *, media: str = "", sound: bool = True) -> tuple[Path, MediaSpec]:
@@ -146,3 +148,25 @@ async def test_a_bad_clip_is_completed_and_billed(simulate: Any, finish: Any, or
         assert (stats["faults"], stats["states"]) == (dict.fromkeys(SPOILING_FAULTS, 1), {"completed": 6})
         assert stats["micro_usd"]["billed"] == 6 * 189_900
         assert [task["problems"] for task in stats["tasks"].values()] == [[]] * 6
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("black", "it is black from 0.00 to 3.04 s"),
+        ("frozen", "it is frozen from 0.00 to 3.04 s"),
+        ("mute", "its sound cannot be heard"),
+        ("short", "it is 1.50 s long instead of 3 s"),
+        ("corrupt", "it cannot be decoded after "),
+    ],
+)
+async def test_the_checks_of_the_cutting_room_find_it(spoiled: Any, fault: str, said: str) -> None:
+    path, _ = spoiled(fault)
+    [found] = await faults_of(path, ORDERED)
+    assert found.startswith(said)
+
+
+async def test_they_find_nothing_in_a_good_clip(good: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(good)
+    assert await faults_of(path, ORDERED) == ()

@@ -400,3 +400,31 @@ def _url(studio: KlingStudio) -> str:
 async def _uncertain(ours: Desk) -> Any:
     (found,) = await ours.ledger.of_account(ours.account, purchases.c.state == str(Bought.UNCERTAIN))
     return found
+
+
+async def test_a_file_that_the_gateway_still_hosts_is_not_uploaded_again(
+    studio: KlingStudio, simulator: Running, board: Path, tmp_path: Path
+) -> None:
+    await render(board, studio)
+    uploads = simulator.service.stats()["uploads"]
+    # The same content under another name, in an edition in which everything is bought anew.
+    (tmp_path / "harbour.png").rename(tmp_path / "port.png")
+    board.write_text(BOARD.replace("harbour.png", "port.png"))
+    rendering = await render(board, studio, edition="two")
+    assert rendering.usd == 3 * PRICE
+    assert simulator.service.stats()["uploads"] == uploads
+
+
+async def test_a_film_that_was_changed_in_storage_is_joined_anew(
+    studio: KlingStudio, simulator: Running, board: Path
+) -> None:
+    first = await render(board, studio)
+    assert first.film is not None
+    path = Path(first.film.path)
+    whole, written = path.read_bytes(), path.stat().st_mtime_ns
+    assert film(await render(board, studio)) == hashlib.sha256(whole).hexdigest()
+    assert path.stat().st_mtime_ns == written  # it was used as it was
+    path.write_bytes(bytes(len(whole)))
+    assert film(await render(board, studio)) == hashlib.sha256(whole).hexdigest()
+    path.unlink()
+    assert film(await render(board, studio)) == hashlib.sha256(whole).hexdigest()

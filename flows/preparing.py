@@ -96,9 +96,21 @@ class Prepared:
 
 
 async def prepare(
-    storyboard: Storyboard | str, studio: KlingStudio, variables: Mapping[str, str], wish: Wish
+    storyboard: Storyboard | str,
+    studio: KlingStudio,
+    variables: Mapping[str, str],
+    wish: Wish,
+    *,
+    allow_outside: bool = False,
 ) -> Prepared:
     """Reads and plans a storyboard, looks up what is bought already, and makes sure that the rest could be rendered.
+
+    Args:
+        storyboard: a path or URL, or the document itself.
+        studio: that would render it.
+        variables: for the document's `{{ name }}` places.
+        wish: what else is asked for.
+        allow_outside: the document may use files outside of its folder.
 
     Raises:
         StoryboardError, InvalidMedia: the document, or a file it names, cannot be used.
@@ -109,7 +121,9 @@ async def prepare(
     """
     settings = studio.settings()
     if isinstance(storyboard, str):
-        document = await asyncio.to_thread(read_storyboard, storyboard, variables=variables)
+        document = await asyncio.to_thread(
+            read_storyboard, storyboard, variables=variables, allow_outside=allow_outside
+        )
     else:
         document = document_of(storyboard, variables=variables)
     if wish.draft:

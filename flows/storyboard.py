@@ -34,6 +34,7 @@ async def render_storyboard(
     only: list[str] | None = None,
     budget: float | None = None,
     draft: bool = False,
+    allow_outside: bool = False,
 ) -> State[Rendering]:
     """Buys every shot of a storyboard that is not bought yet, keeps the clips and joins them.
 
@@ -50,6 +51,7 @@ async def render_storyboard(
         only: ids of the only shots to make, with what they need; a film of just these, beside the whole one.
         budget: USD that this run may spend; empty for the studio's.
         draft: try it cheaply: std mode, one take of each shot, in the edition "draft".
+        allow_outside: let the document use files of the worker's outside of its own folder.
 
     Returns:
         `Rendered` with a `Rendering`; `Partial` (failed) where a shot has no clip, naming shot, reason and what to do.
@@ -72,7 +74,7 @@ async def render_storyboard(
         budget=None if budget is None else Decimal(str(budget)),
         run=run_id(),
     )
-    prepared = await prepare(storyboard, studio, variables or {}, wish)
+    prepared = await prepare(storyboard, studio, variables or {}, wish, allow_outside=allow_outside)
     logger, title = get_run_logger(), prepared.document.storyboard.title
     reuse = prepared.reuse()
     if reuse is not None:

@@ -140,6 +140,7 @@ def render(
     only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     draft: Annotated[bool, Parameter(negative="")] = False,
     budget: Decimal | None = None,
+    allow_outside: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Buy every shot of a storyboard that is not bought yet, and join the film.
@@ -164,6 +165,8 @@ def render(
         Try it cheaply: std mode, one take of each shot, in an edition of its own.
     budget
         USD that this run may spend at most.
+    allow_outside
+        Let the storyboard's paths leave its folder.
     json
         Print one JSON document to stdout.
     """
@@ -180,7 +183,7 @@ def render(
     wanted = tuple(shot.strip() for some in only for shot in some.split(",") if shot.strip())
     if only and not wanted:
         raise StoryboardError("--only names no shot; give the ids of the shots to make")
-    asked = _Asked(file, variables, out, studio, simulate, edition or "", retake, wanted, draft, budget)
+    asked = _Asked(file, variables, out, studio, simulate, edition or "", retake, wanted, draft, budget, allow_outside)
     rendering = asyncio.run(_render(asked))
     film = rendering.film
     if json:
@@ -209,6 +212,7 @@ def plan(
     studio: StudioName = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
+    allow_outside: Annotated[bool, Parameter(negative="")] = False,
     mermaid: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -224,6 +228,8 @@ def plan(
         A value for a `{{ name }}` in the document, as name=value; may be repeated.
     edition
         Of the clips that count as bought; "main" where it is not given.
+    allow_outside
+        Let the storyboard's paths leave its folder.
     mermaid
         Print a Mermaid flowchart to stdout, for a page.
     json
@@ -231,7 +237,7 @@ def plan(
     """
     if mermaid and json:
         raise StoryboardError("plan prints either --mermaid or --json; leave one out")
-    view = asyncio.run(_planned(studio, file, variables_of(set_), edition or "main"))
+    view = asyncio.run(_planned(studio, file, variables_of(set_), edition or "main", allow_outside))
     if json:
         _print_json(view.document())
     elif mermaid:
@@ -328,6 +334,7 @@ class _Asked:
     only: tuple[str, ...]
     draft: bool
     budget: Decimal | None
+    allow_outside: bool
 
 
 async def _render(asked: _Asked) -> Rendering:
@@ -338,7 +345,7 @@ async def _render(asked: _Asked) -> Rendering:
 
         # What is wrong with the document shows in a second; a Prefect server takes ten to start.
         wish = Wish(asked.edition or "main", asked.retake, asked.only, asked.draft, asked.budget)
-        prepared = await prepare(asked.file, studio, asked.variables, wish)
+        prepared = await prepare(asked.file, studio, asked.variables, wish, allow_outside=asked.allow_outside)
         await _reachable_server()
         reuse = prepared.reuse()
         if reuse is not None:
@@ -353,6 +360,7 @@ async def _render(asked: _Asked) -> Rendering:
                 only=list(asked.only),
                 draft=asked.draft,
                 budget=None if asked.budget is None else float(asked.budget),
+                allow_outside=asked.allow_outside,
                 return_state=True,
             )
             rendering: Rendering = await state.aresult(raise_on_failure=False)
@@ -421,7 +429,9 @@ async def _studio(asked: _Asked) -> AsyncIterator[tuple[KlingStudio, Any]]:
         yield simulated, simulated
 
 
-async def _planned(studio: str | None, file: str, variables: Mapping[str, str], edition: str) -> PlanView:
+async def _planned(
+    studio: str | None, file: str, variables: Mapping[str, str], edition: str, allow_outside: bool
+) -> PlanView:
     settings = (await studio_named(studio)).settings()
 
     from prefect_kling.flows.preparing import plan_document
@@ -431,7 +441,7 @@ async def _planned(studio: str | None, file: str, variables: Mapping[str, str], 
     from prefect_kling.plan_view import PlanView
     from prefect_kling.storyboard.reader import read_storyboard
 
-    document = await asyncio.to_thread(read_storyboard, file, variables=variables)
+    document = await asyncio.to_thread(read_storyboard, file, variables=variables, allow_outside=allow_outside)
     planned = await plan_document(document, settings)
     found = await standings(Reckoner(await desk(settings), document, planned, edition))
     return PlanView(document.storyboard.title, planned, found, settings.max_in_flight)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from prefect_kling.storyboard.document import Cut, Defaults, MultiShotPart, Shot, Storyboard, repeated_ids
+from prefect_kling.storyboard.document import Check, Cut, Defaults, MultiShotPart, Shot, Storyboard, repeated_ids
 from prefect_kling.storyboard.places import Path, Place, Problems, did_you_mean, label, short
 
 __all__ = ["note_mistakes", "note_repeated_ids", "shot_ids"]
@@ -121,6 +121,8 @@ def _unknown(_value: Any, _context: dict[str, Any], path: Path) -> str:
 
 
 def _model_at(path: Path) -> type[BaseModel]:
+    if path[-1:] == ("check",):
+        return Check
     if path[:1] == ("shots",):
         return MultiShotPart if "multi_shot" in path else Shot
     models: dict[str, type[BaseModel]] = {"defaults": Defaults, "cut": Cut}
@@ -147,7 +149,17 @@ def _not_one_of(value: Any, context: dict[str, Any], path: Path) -> str:
 def _bad_pattern(value: Any, _context: dict[str, Any], path: Path) -> str:
     if path[-1] == "id":
         return f"{_shown(value)} is no id; letters, digits, - and _ are allowed, a letter or digit first"
+    if path[-1] == "function":
+        return f"{_shown(value)} names no function; write package.module:function"
     return f"{_shown(value)} is no name; letters, digits and _ are allowed, a letter or _ first"
+
+
+def _not_seconds(value: Any, _context: dict[str, Any], _path: Path) -> str:
+    return f"takes a number of seconds, not {_shown(value)}"
+
+
+def _bound(bound: float) -> float:
+    return int(bound) if bound == int(bound) else bound
 
 
 def _missing(_value: Any, _context: dict[str, Any], _path: Path) -> str:
@@ -157,6 +169,8 @@ def _missing(_value: Any, _context: dict[str, Any], _path: Path) -> str:
 def _not_a_mapping(value: Any, _context: dict[str, Any], path: Path) -> str:
     if not path:
         return f"a storyboard is a mapping with title and shots, not {_shown(value)}"
+    if path[-1] == "check":
+        return f"takes true, false, or fields such as black: 0.5, not {_shown(value)}"
     return f"takes fields with values, not {_shown(value)}"
 
 
@@ -190,10 +204,13 @@ _MESSAGES: dict[str, Callable[[Any, dict[str, Any], Path], str]] = {
     "literal_error": _not_one_of,
     "whole": lambda v, _c, _p: f"takes a whole number, not {_shown(v)}",
     "int_type": lambda v, _c, _p: f"takes a whole number, not {_shown(v)}",
+    "seconds": _not_seconds,
+    "float_parsing": _not_seconds,
+    "float_type": _not_seconds,
     "bool_parsing": lambda v, _c, _p: f"takes true or false, not {_shown(v)}",
     "bool_type": lambda v, _c, _p: f"takes true or false, not {_shown(v)}",
-    "greater_than_equal": lambda v, c, _p: f"has to be at least {c['ge']}, not {_shown(v)}",
-    "less_than_equal": lambda v, c, _p: f"may be {c['le']} at most, not {_shown(v)}",
+    "greater_than_equal": lambda v, c, _p: f"has to be at least {_bound(c['ge'])}, not {_shown(v)}",
+    "less_than_equal": lambda v, c, _p: f"may be {_bound(c['le'])} at most, not {_shown(v)}",
     "list_type": lambda v, _c, _p: f"takes a list, not {_shown(v)}",
     "dict_type": lambda v, _c, _p: f"takes names with a value each, not {_shown(v)}",
     "model_type": _not_a_mapping,

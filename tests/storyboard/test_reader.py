@@ -99,6 +99,37 @@ MISTAKES: dict[str, tuple[str | bytes, str]] = {
         "4:27: shot 'a': multi_shot.0.prompt: has 513 characters; at most 512 are taken",
     ),
     "long prompt": (SHOT + f"prompt: {'x' * 2501}\n", "4:13: shot 'a': prompt: has 2,501 characters; at most 2,500"),
+    "unknown in a check": (
+        SHOT + "check: {blakc: 1}\n",
+        "4:13: shot 'a': check.blakc: there is no such field; did you",
+    ),
+    "unknown in the default check": (
+        ONE + "defaults: {check: {lenght: yes}}\n",
+        "5:20: defaults.check.lenght: there is no such field; did you mean 'length'?",
+    ),
+    "word as check": (
+        SHOT + "check: maybe\n",
+        "4:12: shot 'a': check: takes true, false, or fields such as black: 0.5",
+    ),
+    "word as seconds": (
+        SHOT + "check: {black: lots}\n",
+        "4:20: shot 'a': check.black: takes a number of seconds, not 'l",
+    ),
+    "truth as seconds": (
+        SHOT + "check: {black: true}\n",
+        "4:20: shot 'a': check.black: takes a number of seconds, not",
+    ),
+    "list as seconds": (
+        SHOT + "check: {black: []}\n",
+        "4:20: shot 'a': check.black: takes a number of seconds, not a l",
+    ),
+    "too many seconds": (SHOT + "check: {black: 99}\n", "4:20: shot 'a': check.black: may be 15 at most, not 99"),
+    "no function": (SHOT + "check: {function: a b}\n", "4:23: shot 'a': check.function: 'a b' names no function"),
+    "one softer": (SHOT + "soften: x\n", "4:13: shot 'a': soften: takes a list, not 'x'"),
+    "a large element": (
+        SHOT + f"elements: ['{2**63}']\n",
+        "4:16: shot 'a': elements.0: may be 9223372036854775807 at most, not",
+    ),
     "second document": (ONE + "---\ntitle: U\n", "5:1: a second document starts here"),
     "tag": ("title: !!int 5\n", "1:8: the tag !!int has no meaning here"),
     "python tag": ("title: !!python/object:os.system x\n", "1:8: the tag !!python/object:os.system has no meaning"),

@@ -47,9 +47,21 @@ class ProbeLimits:
 
 
 async def ask(
-    job: Literal["probe", "last-frame"], clips: Sequence[Path], limits: ProbeLimits, *, out: Path | None = None
+    job: Literal["probe", "last-frame", "lumas", "frame", "fit"],
+    clips: Sequence[Path],
+    limits: ProbeLimits,
+    *,
+    out: Path | None = None,
+    position: int | None = None,
 ) -> list[dict[str, Any]]:
     """What the child found in each clip, in their order.
+
+    Args:
+        job: what to do, see untrusted_child.py.
+        clips: the files.
+        limits: what each may cost.
+        out: where an image goes, for those jobs that make one.
+        position: the time of the frame that is wanted, in ticks of the picture's time base.
 
     All clips share one child, as starting one costs more than probing. Where it dies, those it had not answered for
     are asked about once more, each in a child of its own: so the guilty one is known, and the others are not lost.
@@ -58,11 +70,11 @@ async def ask(
         InvalidMedia: clips are broken, hostile or too costly; the text names each of them and says why.
         OSError: `out` cannot be written.
     """
-    answers, ended = await _ask_once(job, clips, limits, out)
+    answers, ended = await _ask_once(job, clips, limits, out, position)
     if len(clips) > 1:
         for number, clip in enumerate(clips):
             if number not in answers:
-                alone, ended = await _ask_once(job, [clip], limits, out)
+                alone, ended = await _ask_once(job, [clip], limits, out, position)
                 answers[number] = alone.get(0) or {"refused": _last_words(ended)}
     elif clips and 0 not in answers:
         answers[0] = {"refused": _last_words(ended)}
@@ -76,13 +88,14 @@ async def ask(
 
 
 async def _ask_once(
-    job: str, clips: Sequence[Path], limits: ProbeLimits, out: Path | None
+    job: str, clips: Sequence[Path], limits: ProbeLimits, out: Path | None, position: int | None
 ) -> tuple[dict[int, dict[str, Any]], Ended]:
     request = {
         "job": job,
         "clips": [str(clip.absolute()) for clip in clips],
         "limits": dataclasses.asdict(limits),
         "out": str(out) if out else None,
+        "position": position,
     }
     lines: list[str] = []
     # -I: neither the current directory nor PYTHON* variables decide what the child imports.

@@ -5,6 +5,9 @@ JSON job from standard input and writes one JSON line per clip to standard outpu
 
     {"job": "probe", "clips": ["/a.mp4", …], "limits": {…}}           → {"clip": 0, "found": {facts}}
     {"job": "last-frame", "clips": ["/a.mp4"], "out": "/x", "limits"} → {"clip": 0, "found": {"suffix", "width", …}}
+    {"job": "frame", …, "position": 512}: the frame at that time      → {"clip": 0, "found": {"suffix", "width", …}}
+    {"job": "lumas", "clips": ["/a.mp4"], "limits"}: of its end       → {"clip": 0, "found": {"rate", "lumas"}}
+    {"job": "fit", "clips": ["/a.webp"], "out": "/x", "limits"}       → {"clip": 0, "found": {"suffix", "width", …}}
                                                                     or → {"clip": 0, "refused": "why, in words"}
                                                                     or → {"clip": 0, "unwritable": errno}
 
@@ -54,8 +57,14 @@ ORIENTATIONS = {
     (1, 0, 0, -1): (True, 180),
     (0, 1, 1, 0): (True, 270),
 }
-# gateway.md: an image sent to the gateway has at most 10 MB.
+BEGINNING = -1 << 40  # ticks, before any clip's first
+LONGEST_END = 16  # seconds: the longest clip there is, and more than any fade
+# gateway.md: an image sent to the gateway has at most 10 MB, and sides of at least 300 pixels.
 MOST_IMAGE_BYTES = 10 * 1024 * 1024
+LEAST_SIDE = 300
+LONGEST_SIDE = 4096  # of an image that is made anew; twice what the largest clip has
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # no EPS: reading one runs a program
+READABLE = "JPEG, PNG, WebP, BMP, TIFF and GIF"
 MOST_OUTPUT_BYTES = 256 * 1024 * 1024
 
 
@@ -75,8 +84,7 @@ def main() -> None:
     for number, path in enumerate(job["clips"]):
         start_clock(limits)
         try:
-            found = facts(path, limits) if job["job"] == "probe" else last_frame(path, job["out"], limits)
-            answer = {"clip": number, "found": found}
+            answer = {"clip": number, "found": done(job, path)}
         except Refused as refusal:
             answer = {"clip": number, "refused": str(refusal)}
         except Unwritable as failure:
@@ -87,6 +95,23 @@ def main() -> None:
             answer = {"clip": number, "refused": f"cannot be read: {error.strerror or error}"}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def done(job: dict[str, Any], path: str) -> dict[str, Any]:
+    """What the job finds in one file."""
+    limits, out = job["limits"], job["out"]
+    match job["job"]:
+        case "probe":
+            return facts(path, limits)
+        case "last-frame":
+            return last_frame(path, out, limits)
+        case "frame":
+            return one_frame(path, out, limits, job["position"])
+        case "lumas":
+            return lumas(path, limits)
+        case "fit":
+            return fit(path, out, limits)
+    raise ValueError(f"there is no job {job['job']}")
 
 
 def confine(limits: dict[str, Any]) -> None:
@@ -423,40 +448,94 @@ def sound_facts(audio: AudioStream, packets: list[Coded]) -> dict[str, Any]:
     }
 
 
-# --- The last frame ----------------------------------------------------------------------------------------------
+# --- Frames ------------------------------------------------------------------------------------------------------
 
 
 def last_frame(path: str, out: str, limits: dict[str, Any]) -> dict[str, Any]:
-    """Writes the last frame that a player shows as an image into `out`."""
+    """Writes the last frame that a player shows as an image into `out`; how many are shown, and its mean luma."""
     container, video, _ = open_clip(path, limits)
     with container:
-        wanted, keyframe = -1 << 62, -1 << 62
-        before = keyframe
-        for packet in container.demux(video):
-            if packet.pts is None or packet.size == 0:
-                continue
-            if packet.is_keyframe:
-                before = packet.pts
-            if not packet.is_discard and packet.pts > wanted:
-                # The keyframe before it in decoding order is where its decoding has to begin.
-                wanted, keyframe = packet.pts, before
-        if wanted == -1 << 62:
-            raise Refused("shows no picture")
-        frame = frame_at(container, video, wanted, keyframe)
-        mirrored, rotation = orientation(frame)
-        image = square_rgb(frame, plausible_aspect(video))
-        return write_image(upright(image, mirrored, rotation), out)
+        shown = shown_frames(container, video)
+        frame = frame_at(container, video, *max(shown.items()))
+        return {**written(frame, video, out), "number": len(shown), "luma": mean_luma(frame)}
+
+
+def one_frame(path: str, out: str, limits: dict[str, Any], position: int) -> dict[str, Any]:
+    """Writes the frame that is shown at a time in ticks, likewise."""
+    container, video, _ = open_clip(path, limits)
+    with container:
+        shown = shown_frames(container, video)
+        if position not in shown:
+            raise Refused("changed while it was read")
+        return written(frame_at(container, video, position, shown[position]), video, out)
+
+
+def lumas(path: str, limits: dict[str, Any]) -> dict[str, Any]:
+    """When the frames at the end are shown, in ticks, and how bright each is; and their rate."""
+    container, video, _ = open_clip(path, limits)
+    with container:
+        shown = shown_frames(container, video)
+        last = max(shown)
+        seconds = (last - min(shown)) * (video.time_base or 0)
+        wanted = {pts for pts in shown if (last - pts) * (video.time_base or 0) <= LONGEST_END}
+        found: dict[int, float] = {}
+        # The keyframe before the first of them; from the beginning where that one is not enough.
+        for start in (shown[min(wanted)], BEGINNING):
+            for frame in frames_from(container, video, start):
+                if frame.pts in wanted:
+                    found[frame.pts] = mean_luma(frame)
+            if len(found) == len(wanted):
+                break
+        else:
+            raise Refused("is damaged: not all frames at its end can be decoded")
+        return {"rate": float((len(shown) - 1) / seconds) if seconds else 1.0, "lumas": sorted(found.items())}
+
+
+def shown_frames(container: InputContainer, video: VideoStream) -> dict[int, int]:
+    """The times in ticks of the frames that a player shows, each with the keyframe at which its decoding begins."""
+    shown: dict[int, int] = {}
+    keyframe = BEGINNING
+    for packet in container.demux(video):
+        if packet.pts is None or packet.size == 0:
+            continue
+        if packet.is_keyframe:
+            keyframe = packet.pts
+        if not packet.is_discard:
+            # The keyframe before it in decoding order is where its decoding has to begin.
+            shown[packet.pts] = keyframe
+    if not shown:
+        raise Refused("shows no picture")
+    return shown
+
+
+def frames_from(container: InputContainer, video: VideoStream, start: int) -> Iterator[VideoFrame]:
+    """The frames from a keyframe on."""
+    container.seek(start, stream=video, backward=True)
+    for packet in container.demux(video):
+        yield from decoded(packet, "a frame before its end")
 
 
 def frame_at(container: InputContainer, video: VideoStream, wanted: int, keyframe: int) -> VideoFrame:
     """Decodes from a keyframe until the frame with this time; from the beginning where that one is not enough."""
-    for start in (keyframe, -1 << 40):
-        container.seek(start, stream=video, backward=True)
-        for packet in container.demux(video):
-            for frame in decoded(packet, "a frame before its end"):
-                if frame.pts == wanted:
-                    return frame
+    for start in (keyframe, BEGINNING):
+        for frame in frames_from(container, video, start):
+            if frame.pts == wanted:
+                return frame
     raise Refused("is damaged: its last frame cannot be decoded")
+
+
+def written(frame: VideoFrame, video: VideoStream, out: str) -> dict[str, Any]:
+    """Writes a frame as a player shows it."""
+    mirrored, rotation = orientation(frame)
+    return write_image(upright(square_rgb(frame, plausible_aspect(video)), mirrored, rotation), out)
+
+
+def mean_luma(frame: VideoFrame) -> float:
+    """How bright a frame is on average, from 0 for black to 1 for white."""
+    from PIL import ImageStat
+
+    small = frame.to_image(width=64, height=36, interpolation="AREA", dst_color_range="JPEG", threads=1)  # type: ignore[no-untyped-call]  # av's stub says no types here
+    return float(ImageStat.Stat(small.convert("L")).mean[0]) / 255
 
 
 def square_rgb(frame: VideoFrame, aspect: Fraction) -> Any:
@@ -483,19 +562,106 @@ def upright(image: Any, mirrored: bool, rotation: int) -> Any:
     return image.transpose(turns[rotation]) if rotation else image
 
 
-def write_image(image: Any, out: str) -> dict[str, Any]:
+def write_image(image: Any, out: str, *, lossless: bool = True) -> dict[str, Any]:
     """PNG where that fits the gateway, else JPEG at the best quality that does."""
+    ways: list[dict[str, Any]] = [{"format": "JPEG", "quality": q, "subsampling": 0} for q in (97, 92, 85, 75)]
+    if lossless:
+        ways.insert(0, {"format": "PNG"})
     try:
-        image.save(out, format="PNG")
-        suffix = ".png"
-        for quality in (97, 92, 85, 75):
+        for way in ways:
+            image.save(out, **way)
             if os.stat(out).st_size <= MOST_IMAGE_BYTES:  # noqa: PTH116 - paths are text here, as they came
                 break
-            image.save(out, format="JPEG", quality=quality, subsampling=0)
-            suffix = ".jpg"
     except OSError as error:
         raise Unwritable(error.errno) from error
-    return {"suffix": suffix, "width": image.width, "height": image.height}
+    return {"suffix": ".png" if way["format"] == "PNG" else ".jpg", "width": image.width, "height": image.height}
+
+
+# --- Images that the gateway takes -------------------------------------------------------------------------------
+
+
+def fit(path: str, out: str, limits: dict[str, Any]) -> dict[str, Any]:
+    """Writes an image into `out` in a way that the gateway takes it, unless it does already; then the suffix is ""."""
+    size = regular_file_size(path)
+    if size > limits["file_bytes"]:
+        raise Refused(f"has {size} bytes; at most {limits['file_bytes']} are taken")
+    image = open_image(path, limits)
+    width, height = image.size
+    fits = size <= MOST_IMAGE_BYTES and min(width, height) >= LEAST_SIDE and shape(width, height) == (width, height)
+    if fits and image.format in ("JPEG", "MPO", "PNG"):
+        return {"suffix": "", "width": width, "height": height}
+    fitted = sized(cropped(flat(image)))
+    found = write_image(fitted, out, lossless=image.format not in ("JPEG", "MPO"))
+    while os.stat(out).st_size > MOST_IMAGE_BYTES:  # noqa: PTH116 - as above
+        fitted = scaled(fitted, 0.75)
+        found = write_image(fitted, out, lossless=False)
+    return found
+
+
+def open_image(path: str, limits: dict[str, Any]) -> Any:
+    """Opens and decodes the first picture of an image file."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # ours is below, and refuses where Pillow's would warn
+    try:
+        image = Image.open(path, formats=IMAGE_FORMATS)
+        if large := image.width * image.height > limits["pixels"]:
+            image.close()
+        else:
+            image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # its readers raise whatever broken bytes lead them to
+        raise Refused(f"is no image that can be read ({type(error).__name__}); {READABLE} can") from error
+    if large:
+        raise Refused(f"is {image.width}x{image.height} pixels; at most {limits['pixels']} in all are taken")
+    return image
+
+
+def flat(image: Any) -> Any:
+    """Upright, in RGB, and on white where one could look through it."""
+    from PIL import Image, ImageOps
+
+    profile = image.info.get("icc_profile") if image.mode == "RGB" else None
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = image.convert("I").point(lambda level: level * (1 / 256)).convert("L")
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
+    image = image.convert("RGB")
+    image.info = {"icc_profile": profile} if profile else {}
+    return image
+
+
+def shape(width: int, height: int) -> tuple[int, int]:
+    """The largest size within this one whose sides do not differ by more than the gateway takes."""
+    return min(width, height * 5 // 2), min(height, width * 5 // 2)
+
+
+def cropped(image: Any) -> Any:
+    """Cut at both ends of its longer side where that is too long."""
+    width, height = shape(*image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def sized(image: Any) -> Any:
+    """Larger where it is too small; smaller where nobody would see the difference in a clip."""
+    shorter, longer = min(image.size), max(image.size)
+    if shorter < LEAST_SIDE:
+        return scaled(image, LEAST_SIDE / shorter)
+    return scaled(image, LONGEST_SIDE / longer) if longer > LONGEST_SIDE else image
+
+
+def scaled(image: Any, factor: float) -> Any:
+    """All of it, in another size."""
+    from PIL.Image import Resampling
+
+    width, height = shape(*(max(round(side * factor), LEAST_SIDE) for side in image.size))
+    found = image.resize((width, height), Resampling.LANCZOS)
+    found.info = image.info
+    return found
 
 
 def _not_a_module() -> NoReturn:

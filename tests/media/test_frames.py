@@ -9,13 +9,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.gateway.limits import image_facts, image_refusal
-from prefect_kling.media.frames import extract_last_frame
+from prefect_kling.media.frames import LastFrame, extract_last_frame, take_last_frame
 
 MakeClip = Callable[..., Path]
 
@@ -133,6 +134,72 @@ async def test_colours_are_those_of_the_film(tmp_path: Path, ffmpeg: Callable[..
         ffmpeg("-f", "lavfi", "-i", source, "-qp", "1", *tags, tmp_path / f"{name}.mp4")
         with Image.open(await extract_last_frame(tmp_path / f"{name}.mp4", tmp_path / f"{name}.png")) as image:
             assert np.abs(np.asarray(image)[360, 640].astype(int) - (0xC8, 0x32, 0x14)).max() <= 3
+
+
+# --- Ends that go black ------------------------------------------------------------------------------------------
+
+
+def drawn(path: Path, levels: list[float], *, options: dict[str, str] | None = None) -> Path:
+    """A clip of 24 frames a second; frame n is a ramp of mid grey times its level, with a white block at column n."""
+    with av.open(str(path), "w", format="mp4") as clip:
+        stream = clip.add_stream("libx264", rate=24, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = 320, 180, "yuv420p"
+        stream.codec_context.colorspace = stream.codec_context.color_primaries = stream.codec_context.color_trc = 1
+        for number, level in enumerate(levels):
+            plane = np.full((270, 320), 128, np.uint8)
+            grey = np.full((180, 320), 90.0)
+            grey[:, number * 4 : number * 4 + 4] = 219
+            plane[:180] = np.rint(16 + grey * level)
+            clip.mux(stream.encode(av.VideoFrame.from_ndarray(plane, format="yuv420p")))
+        clip.mux(stream.encode(None))
+    return path
+
+
+def column(image: Path) -> int:
+    """Which frame of such a clip it is."""
+    with Image.open(image) as opened:
+        return int(np.argmax(np.asarray(opened.convert("L"), float).mean(axis=0)[1::4]))
+
+
+FADE = [1 - n / 12 for n in range(1, 13)]
+
+
+@pytest.mark.parametrize(
+    ("levels", "number", "skipped"),
+    [
+        ([1.0] * 60, 60, 0),
+        ([1.0] * 48 + [0.0] * 6, 48, 6),
+        ([1.0] * 48 + FADE, 48, 12),
+        ([1.0] * 40 + FADE + [0.0] * 10, 40, 22),
+        ([1.0] * 12 + [0.0] * 60, 12, 60),
+        ([0.1] * 60, 60, 0),
+        ([1.0] * 40 + [0.1] * 20, 60, 0),
+    ],
+    ids=["none", "a cut", "a fade", "a fade and black", "black for longer than a fade", "a night", "a cut to a night"],
+)
+@pytest.mark.parametrize("options", [{"bf": "3"}, {"bf": "2", "g": "10"}], ids=["one keyframe", "many keyframes"])
+async def test_a_black_end_is_skipped(
+    tmp_path: Path, levels: list[float], number: int, skipped: int, options: dict[str, str]
+) -> None:
+    out = tmp_path / "last.png"
+    found = await take_last_frame(drawn(tmp_path / "clip.mp4", levels, options=options), out)
+    assert found == LastFrame(out, number, skipped)
+    assert column(out) == number - 1
+
+
+async def test_a_black_clip_gives_its_last_frame(tmp_path: Path) -> None:
+    clip = drawn(tmp_path / "clip.mp4", [0.0] * 30)
+    assert await take_last_frame(clip, tmp_path / "last.png") == LastFrame(tmp_path / "last.png", 30)
+    with Image.open(tmp_path / "last.png") as image:
+        assert np.asarray(image).max() <= 2
+
+
+async def test_frames_are_counted_as_they_are_shown(tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
+    """What an edit list hides at the start is neither counted nor in the way."""
+    whole = drawn(tmp_path / "whole.mp4", [1.0] * 40 + FADE)
+    ffmpeg("-ss", f"{10 / 24:.4f}", "-i", whole, "-c", "copy", tmp_path / "clip.mp4")
+    found = await take_last_frame(tmp_path / "clip.mp4", tmp_path / "last.png")
+    assert (found.number, found.skipped, column(found.image)) == (30, 12, 39)
 
 
 async def test_a_broken_clip_leaves_no_image(shots: list[Path], tmp_path: Path) -> None:

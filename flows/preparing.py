@@ -39,7 +39,7 @@ from prefect_kling.storyboard.places import did_you_mean
 from prefect_kling.storyboard.plan import Plan, images_to_fit, local_videos, plan
 from prefect_kling.storyboard.reader import Document, document_of, read_storyboard
 
-__all__ = ["Prepared", "Wish", "plan_document", "prepare"]
+__all__ = ["Prepared", "Wish", "plan_document", "prepare", "reckoned"]
 
 _logger = logging.getLogger(__name__)
 
@@ -119,30 +119,49 @@ async def prepare(
         LedgerUnavailable: the ledger cannot be used.
         OSError: the storage cannot be written.
     """
-    settings = studio.settings()
+    reckoner = await reckoned(storyboard, studio.settings(), variables, wish, allow_outside=allow_outside)
+    await studio.get_client().aclose()
+    ours = reckoner.desk
+    await ours.ledger.reclaim(ours.account)
+    limits = ours.limits if wish.budget is None else replace(ours.limits, per_run=micro_usd(wish.budget))
+    prepared = Prepared(
+        document=reckoner.document,
+        plan=reckoner.planned,
+        reckoner=reckoner,
+        standings=await standings(reckoner),
+        limits=limits,
+        budget=wish.budget,
+        only=tuple(shot.id for shot in reckoner.planned.shots if shot.id in wish.only),
+    )
+    await _check_budgets(prepared)
+    await _check_balance(prepared)
+    await studio.get_storage().check()
+    return prepared
+
+
+async def reckoned(
+    storyboard: Storyboard | str,
+    settings: StudioSettings,
+    variables: Mapping[str, str],
+    wish: Wish,
+    *,
+    allow_outside: bool = False,
+) -> Reckoner:
+    """Reads and plans what is wished of a storyboard, for a studio's ledger; takes and raises what `prepare` does."""
     if isinstance(storyboard, str):
         document = await asyncio.to_thread(
             read_storyboard, storyboard, variables=variables, allow_outside=allow_outside
         )
     else:
         document = document_of(storyboard, variables=variables)
-    if wish.draft:
-        document = draft_of(document)
-    only = _shots_named("--only", wish.only, document)
-    _check_retakes(document, _shots_named("--retake", wish.retake, document), only)
-    planned = await plan_document(document, settings)
-    planned = planned.only(only) if only else planned
-    await studio.get_client().aclose()
-    ours = await desk(settings)
-    await ours.ledger.reclaim(ours.account)
+    document = draft_of(document) if wish.draft else document
     edition = draft_edition(wish.edition) if wish.draft else wish.edition
-    reckoner = Reckoner(ours, document, planned, edition, run=wish.run, retakes=wish.retake)
-    limits = ours.limits if wish.budget is None else replace(ours.limits, per_run=micro_usd(wish.budget))
-    prepared = Prepared(document, planned, reckoner, await standings(reckoner), limits, wish.budget, only)
-    await _check_budgets(prepared)
-    await _check_balance(prepared)
-    await studio.get_storage().check()
-    return prepared
+    _check_named("--only", wish.only, document)
+    _check_named("--retake", wish.retake, document)
+    _check_retakes(document, wish.retake, wish.only)
+    planned = await plan_document(document, settings)
+    planned = planned.only(wish.only) if wish.only else planned
+    return Reckoner(await desk(settings), document, planned, edition, run=wish.run, retakes=wish.retake)
 
 
 async def plan_document(document: Document, settings: StudioSettings) -> Plan:
@@ -191,14 +210,13 @@ async def _fitting(document: Document) -> dict[str, str | None]:
     return found
 
 
-def _shots_named(option: str, ids: Sequence[str], document: Document) -> tuple[str, ...]:
+def _check_named(option: str, ids: Sequence[str], document: Document) -> None:
     known = [shot.id for shot in document.storyboard.shots]
     for shot in ids:
         if shot not in known:
             raise StoryboardError(
                 f"{option}: there is no shot '{shot}' in {document.source}{did_you_mean(shot, known)}"
             )
-    return tuple(dict.fromkeys(shot for shot in known if shot in ids))
 
 
 def _check_retakes(document: Document, retakes: Sequence[str], only: Sequence[str]) -> None:

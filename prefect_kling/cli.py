@@ -180,10 +180,19 @@ def render(
             raise StoryboardError(f"--out names the storyboard itself, {file}; the film would replace it")
         _writable(out)
     begun = time.monotonic()
-    wanted = tuple(shot.strip() for some in only for shot in some.split(",") if shot.strip())
-    if only and not wanted:
-        raise StoryboardError("--only names no shot; give the ids of the shots to make")
-    asked = _Asked(file, variables, out, studio, simulate, edition or "", retake, wanted, draft, budget, allow_outside)
+    asked = _Asked(
+        file=file,
+        variables=variables,
+        out=out,
+        studio=studio,
+        simulate=simulate,
+        edition=edition or "",
+        retake=retake,
+        only=_shots(only),
+        draft=draft,
+        budget=budget,
+        allow_outside=allow_outside,
+    )
     rendering = asyncio.run(_render(asked))
     film = rendering.film
     if json:
@@ -212,6 +221,8 @@ def plan(
     studio: StudioName = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     edition: str | None = None,
+    only: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    draft: Annotated[bool, Parameter(negative="")] = False,
     allow_outside: Annotated[bool, Parameter(negative="")] = False,
     mermaid: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -228,6 +239,10 @@ def plan(
         A value for a `{{ name }}` in the document, as name=value; may be repeated.
     edition
         Of the clips that count as bought; "main" where it is not given.
+    only
+        Ids of the only shots to plan, joined by commas, with what they need.
+    draft
+        Plan what `render --draft` would do.
     allow_outside
         Let the storyboard's paths leave its folder.
     mermaid
@@ -237,7 +252,16 @@ def plan(
     """
     if mermaid and json:
         raise StoryboardError("plan prints either --mermaid or --json; leave one out")
-    view = asyncio.run(_planned(studio, file, variables_of(set_), edition or "main", allow_outside))
+    asked = _Asked(
+        file=file,
+        variables=variables_of(set_),
+        studio=studio,
+        edition=edition or "",
+        only=_shots(only),
+        draft=draft,
+        allow_outside=allow_outside,
+    )
+    view = asyncio.run(_planned(asked))
     if json:
         _print_json(view.document())
     elif mermaid:
@@ -322,19 +346,19 @@ def simulate(*, port: int = 0, seed: int | None = None, faults: str = "", second
 
 @dataclass(frozen=True)
 class _Asked:
-    """What `render` was asked for."""
+    """What `render`, or `plan`, was asked for."""
 
     file: str
     variables: Mapping[str, str]
-    out: Path | None
     studio: str | None
-    simulate: bool
     edition: str
-    retake: tuple[str, ...]
     only: tuple[str, ...]
     draft: bool
-    budget: Decimal | None
     allow_outside: bool
+    out: Path | None = None
+    simulate: bool = False
+    retake: tuple[str, ...] = ()
+    budget: Decimal | None = None
 
 
 async def _render(asked: _Asked) -> Rendering:
@@ -344,7 +368,13 @@ async def _render(asked: _Asked) -> Rendering:
         from prefect_kling.flows.storyboard import render_storyboard
 
         # What is wrong with the document shows in a second; a Prefect server takes ten to start.
-        wish = Wish(asked.edition or "main", asked.retake, asked.only, asked.draft, asked.budget)
+        wish = Wish(
+            edition=asked.edition or "main",
+            retake=asked.retake,
+            only=asked.only,
+            draft=asked.draft,
+            budget=asked.budget,
+        )
         prepared = await prepare(asked.file, studio, asked.variables, wish, allow_outside=asked.allow_outside)
         await _reachable_server()
         reuse = prepared.reuse()
@@ -429,22 +459,24 @@ async def _studio(asked: _Asked) -> AsyncIterator[tuple[KlingStudio, Any]]:
         yield simulated, simulated
 
 
-async def _planned(
-    studio: str | None, file: str, variables: Mapping[str, str], edition: str, allow_outside: bool
-) -> PlanView:
-    settings = (await studio_named(studio)).settings()
+async def _planned(asked: _Asked) -> PlanView:
+    settings = (await studio_named(asked.studio)).settings()
 
-    from prefect_kling.flows.preparing import plan_document
-    from prefect_kling.flows.reckoning import Reckoner
+    from prefect_kling.flows.preparing import Wish, reckoned
     from prefect_kling.flows.standing import standings
-    from prefect_kling.ledger.desk import desk
     from prefect_kling.plan_view import PlanView
-    from prefect_kling.storyboard.reader import read_storyboard
 
-    document = await asyncio.to_thread(read_storyboard, file, variables=variables, allow_outside=allow_outside)
-    planned = await plan_document(document, settings)
-    found = await standings(Reckoner(await desk(settings), document, planned, edition))
-    return PlanView(document.storyboard.title, planned, found, settings.max_in_flight)
+    wish = Wish(asked.edition or "main", only=asked.only, draft=asked.draft)
+    reckoner = await reckoned(asked.file, settings, asked.variables, wish, allow_outside=asked.allow_outside)
+    title = reckoner.document.storyboard.title
+    return PlanView(title, reckoner.planned, await standings(reckoner), settings.max_in_flight)
+
+
+def _shots(only: Sequence[str]) -> tuple[str, ...]:
+    shots = tuple(shot.strip() for some in only for shot in some.split(",") if shot.strip())
+    if only and not shots:
+        raise StoryboardError("--only names no shot; give the ids of the shots to make")
+    return shots
 
 
 def _writable(out: Path) -> None:

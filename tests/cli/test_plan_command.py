@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,17 +190,15 @@ def test_a_flowchart_that_pages_refuse_says_so_on_stderr(command: Command, board
     assert "GitHub draws up to 50000" in err
 
 
-def test_a_thousand_shots_are_drawn_in_a_second(command: Command, board: Path) -> None:
-    """Of the processor's time, as the machine may be busy; `benchmarks/planning.py` measures it part by part."""
+def test_a_thousand_shots_are_drawn(command: Command, board: Path) -> None:
+    """How long that takes is measured by `benchmarks/planning.py`, part by part."""
     shots = "".join(
         f"  - id: s{n}\n    prompt: Scene {n}\n" + (f"    base: s{n - 1}\n" if n % 4 else "") for n in range(1000)
     )
     board.write_text(f"title: T\nshots:\n{shots}")
-    command()  # imports, and makes the ledger
-    begun = time.process_time()
     code, out, _ = command()
-    assert time.process_time() - begun < 1
     assert code == 0
+    assert all(f"s{n} " in out for n in range(1000))
     assert "1000 of 1000 shots to buy" in out
 
 
@@ -245,3 +242,15 @@ def test_a_stdout_without_line_drawing_gets_plain_letters(board: Path, monkeypat
     said = written.read()
     assert "* `- storm" in said
     assert "critical path: dawn > storm > calm" in said
+
+
+def test_some_shots_and_a_draft_can_be_planned_too(command: Command) -> None:
+    code, out, err = command("--only", "storm", "--draft", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [(shot["id"], shot["mode"], shot["takes_to_buy"]) for shot in found["shots"]] == [
+        ("dawn", "std", 1),
+        ("storm", "std", 1),
+    ]
+    code, _, err = command("--only", "strom")
+    assert (code, "there is no shot 'strom'" in err) == (2, True)

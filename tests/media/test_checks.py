@@ -14,7 +14,7 @@ import imageio_ffmpeg
 import pytest
 
 from prefect_kling.gateway.errors import InvalidMedia
-from prefect_kling.media import checks
+from prefect_kling.media import checks, processes
 from prefect_kling.media.checks import Wanted, Watched, decoding_command, faults, faults_of, read_watched
 from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.probe import probe
@@ -141,6 +141,7 @@ async def test_trouble_of_the_machine_is_no_verdict(
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(script))
     monkeypatch.setattr(checks, "STARTING", 0.3 if why == "takes too long" else 30)
     monkeypatch.setattr(checks, "SLOWEST", 0.0)
+    monkeypatch.setattr(processes, "MOST_STDOUT", 2**20)
     with pytest.raises(InvalidMedia, match=r"clip\.mp4 cannot be checked: "):
         await faults_of(clip, ALL)
 

@@ -164,25 +164,25 @@ def column(image: Path) -> int:
 FADE = [1 - n / 12 for n in range(1, 13)]
 
 
+ONE, MANY = {"bf": "3"}, {"bf": "2", "g": "10"}
+
+
 @pytest.mark.parametrize(
-    ("levels", "number", "skipped"),
+    ("levels", "number", "skipped", "keyframes"),
     [
-        ([1.0] * 60, 60, 0),
-        ([1.0] * 48 + [0.0] * 6, 48, 6),
-        ([1.0] * 48 + FADE, 48, 12),
-        ([1.0] * 40 + FADE + [0.0] * 10, 40, 22),
-        ([1.0] * 12 + [0.0] * 60, 12, 60),
-        ([0.1] * 60, 60, 0),
-        ([1.0] * 40 + [0.1] * 20, 60, 0),
+        pytest.param([1.0] * 60, 60, 0, ONE, id="none"),
+        pytest.param([1.0] * 48 + [0.0] * 6, 48, 6, ONE, id="a cut"),
+        pytest.param([1.0] * 48 + FADE, 48, 12, ONE, id="a fade"),
+        pytest.param([1.0] * 40 + FADE + [0.0] * 10, 40, 22, MANY, id="a fade and black"),
+        pytest.param([1.0] * 12 + [0.0] * 60, 12, 60, MANY, id="black for longer than a fade"),
+        pytest.param([1.0] * 40 + [0.1] * 20, 60, 0, ONE, id="a cut to a night"),
     ],
-    ids=["none", "a cut", "a fade", "a fade and black", "black for longer than a fade", "a night", "a cut to a night"],
 )
-@pytest.mark.parametrize("options", [{"bf": "3"}, {"bf": "2", "g": "10"}], ids=["one keyframe", "many keyframes"])
 async def test_a_black_end_is_skipped(
-    tmp_path: Path, levels: list[float], number: int, skipped: int, options: dict[str, str]
+    tmp_path: Path, levels: list[float], number: int, skipped: int, keyframes: dict[str, str]
 ) -> None:
     out = tmp_path / "last.png"
-    found = await take_last_frame(drawn(tmp_path / "clip.mp4", levels, options=options), out)
+    found = await take_last_frame(drawn(tmp_path / "clip.mp4", levels, options=keyframes), out)
     assert found == LastFrame(out, number, skipped)
     assert column(out) == number - 1
 

@@ -9,9 +9,10 @@ import re
 import stat
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from pydantic import ValidationError
@@ -25,7 +26,17 @@ if TYPE_CHECKING:
     from prefect_kling.storyboard.tree import Node
     from prefect_kling.storyboard.variables import Expansion
 
-__all__ = ["MAX_BYTES", "Document", "Positions", "digest_of", "document_of", "read_storyboard"]
+__all__ = [
+    "MAX_BYTES",
+    "Document",
+    "Positions",
+    "SourceText",
+    "digest_of",
+    "document_of",
+    "read_storyboard",
+    "source_text",
+    "variables_named",
+]
 
 MAX_BYTES = 5 * 1024 * 1024
 _FETCH_SECONDS = 30.0
@@ -45,6 +56,15 @@ class Positions:
         from prefect_kling.storyboard.tree import place_of  # brings YAML, which typed-in documents do not need
 
         return place_of(self._root, path, key=key)
+
+
+class SourceText(NamedTuple):
+    """What was read: how to call it, the folder it is in, its text, and where to note what is wrong with it."""
+
+    shown: str
+    root: str | None
+    text: str
+    problems: Problems
 
 
 @dataclass(frozen=True)
@@ -86,12 +106,7 @@ def read_storyboard(
     """
     from prefect_kling.storyboard.tree import parse  # brings YAML, which typed-in documents do not need
 
-    try:
-        shown, root, fetch = _located(str(source))
-    except ValueError as error:
-        Problems(str(source)).stop(START, f"it cannot be read: {error}")
-    problems = Problems(shown)
-    text = _decoded(_fetched(fetch, problems), problems)
+    shown, root, text, problems = source_text(source)
     tree = parse(text, problems)
     positions = Positions(tree)
     data = _data(tree, _expansion(variables, problems), problems)
@@ -120,6 +135,54 @@ def document_of(storyboard: Storyboard, *, variables: Mapping[str, str] | None =
     return Document(storyboard, "storyboard", None, digest_of(storyboard))
 
 
+def source_text(source: str | Path) -> SourceText:
+    """A file's text, from wherever a storyboard can be read.
+
+    Blocking: it reads a file or fetches a URL.
+
+    Raises:
+        StoryboardError: it is not there, cannot be read, is too large or is not UTF-8.
+    """
+    try:
+        shown, root, fetch = _located(str(source))
+    except ValueError as error:
+        Problems(str(source)).stop(START, f"it cannot be read: {error}")
+    problems = Problems(shown)
+    return SourceText(shown, root, _decoded(_fetched(fetch, problems), problems), problems)
+
+
+def variables_named(source: str | Path | Storyboard) -> frozenset[str]:
+    """The variables that a document's texts name, whatever they are given; of what is no template, none.
+
+    Blocking, where it is a path or URL: it reads a file or fetches a URL.
+
+    Raises:
+        StoryboardError: the document cannot be read.
+    """
+    expansion = _expansion(None, Problems("storyboard"))
+    if isinstance(source, Storyboard):
+        _look_through(source.model_dump(mode="json", exclude_unset=True), expansion)
+    else:
+        from prefect_kling.storyboard.tree import parse  # brings YAML, which typed-in documents do not need
+
+        _, _, text, problems = source_text(source)
+        tree = parse(text, problems)
+        problems.raise_any()
+        _look_through(tree.plain(), expansion)
+    return frozenset(expansion.named)
+
+
+def _look_through(value: Any, expansion: Expansion) -> None:
+    from prefect_kling.storyboard.variables import VariableProblem
+
+    if isinstance(value, str):
+        with suppress(VariableProblem):  # told where the document is filled in
+            expansion.look(value)
+    elif isinstance(value, dict | list):
+        for child in value.values() if isinstance(value, dict) else value:
+            _look_through(child, expansion)
+
+
 def _located(source: str) -> tuple[str, str | None, Callable[[], bytes]]:
     """What to call a source, the folder it is in, and how to get its bytes."""
     scheme = _SCHEME.match(source)
@@ -145,7 +208,7 @@ def _fetched(fetch: Callable[[], bytes], problems: Problems) -> bytes:
     except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
         problems.stop(START, f"it cannot be read: {error or type(error).__name__}")
     if len(data) > MAX_BYTES:
-        problems.stop(START, f"it has more than {MAX_BYTES // 1024 // 1024} MB, which is no storyboard")
+        problems.stop(START, f"it has more than {MAX_BYTES // 1024 // 1024} MB, which is too much")
     return data
 
 

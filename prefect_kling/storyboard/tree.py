@@ -61,13 +61,22 @@ class Node:
         self.weight = weight
         self.depth = 0 if value is None or isinstance(value, str | int | float) else 1
 
+    def plain(self) -> Any:
+        """The same without places. Its depth and size were bounded in reading."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
 
-def parse(text: str, problems: Problems) -> Node:
+
+def parse(text: str, problems: Problems, *, as_written: bool = False) -> Node:
     """Reads one document.
 
     Args:
         text: YAML 1.2 or JSON.
         problems: takes what is wrong; keys given twice are noted and reading goes on.
+        as_written: leave numbers, true and false the text that they are written as; null is None all the same.
 
     Raises:
         StoryboardError: the text is no YAML, or holds more than a storyboard can.
@@ -78,7 +87,7 @@ def parse(text: str, problems: Problems) -> Node:
         )
     if text.lstrip()[:1] == "{":
         text = _JSON_PAIR.sub(_joined_pair, text)
-    builder = _Builder(problems)
+    builder = _Builder(problems, as_written=as_written)
     try:
         for event in _events(text):
             builder.take(event)
@@ -86,7 +95,7 @@ def parse(text: str, problems: Problems) -> Node:
         place, message = _syntax(error, text)
         problems.stop(place, message)
     if builder.root is None:
-        problems.stop(Place(1, 1), "the document is empty; a storyboard needs a title and shots")
+        problems.stop(Place(1, 1), "the document is empty")
     return builder.root
 
 
@@ -126,7 +135,8 @@ class _Open:
 
 
 class _Builder:
-    def __init__(self, problems: Problems) -> None:
+    def __init__(self, problems: Problems, *, as_written: bool) -> None:
+        self._plain = _as_written if as_written else _plain
         self.root: Node | None = None
         self._problems = problems
         self._open: list[_Open] = []
@@ -147,7 +157,7 @@ class _Builder:
         elif kind is events.AliasEvent:
             self._alias(event)
         elif kind is events.DocumentStartEvent and self.root is not None:
-            self._problems.stop(_place(event), "a second document starts here; a file holds one storyboard")
+            self._problems.stop(_place(event), "a second document starts here; a file holds one")
 
     def _scalar(self, event: Any) -> None:
         place = _place(event)
@@ -161,7 +171,7 @@ class _Builder:
             self._open[-1].key, self._open[-1].key_place = text, place
             return
         # Quoted text, and text in a block, is never a number or a word with a meaning.
-        value = _plain(text) if event.implicit[0] and event.tag is None else text
+        value = self._plain(text) if event.implicit[0] and event.tag is None else text
         self._put(Node(place, value, weight), event.anchor)
 
     def _start(self, event: Any, empty: dict[str, Node] | list[Node]) -> None:
@@ -214,12 +224,12 @@ class _Builder:
     def _go_down(self, depth: int, place: Place) -> None:
         # What an alias holds is as deep as if it stood there, whatever its own text looks like.
         if len(self._open) + depth > MAX_DEPTH:
-            self._problems.stop(place, f"this is nested more than {MAX_DEPTH} deep; a storyboard is flat")
+            self._problems.stop(place, f"this is nested more than {MAX_DEPTH} deep, which nothing here needs")
 
     def _grow(self, weight: int, place: Place) -> None:
         self._weight += weight
         if self._weight > MAX_WEIGHT:
-            self._problems.stop(place, "this is more than a storyboard can hold; are aliases multiplying it?")
+            self._problems.stop(place, "this is more than a document can hold; are aliases multiplying it?")
 
     def _check_tag(self, event: Any, place: Place) -> None:
         if event.tag is not None and event.tag not in _TAGS:
@@ -248,6 +258,10 @@ def _plain(text: str) -> Scalar:
     if len(text) <= 300 and _FLOAT.fullmatch(text):
         return float(text)
     return text
+
+
+def _as_written(text: str) -> Scalar:
+    return None if _WORDS.get(text, text) is None else text
 
 
 def _joined_pair(match: re.Match[str]) -> str:

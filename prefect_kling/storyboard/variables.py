@@ -11,6 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, UndefinedError, nodes
@@ -18,7 +19,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from prefect_kling.storyboard.places import did_you_mean, short
 
-__all__ = ["MAX_TEXT", "MAX_VALUE", "Expansion", "VariableProblem"]
+__all__ = ["MAX_TEXT", "MAX_VALUE", "Expansion", "VariableProblem", "is_name"]
 
 MAX_VALUE = 10_000
 MAX_TEXT = 20_000
@@ -71,7 +72,7 @@ class Expansion:
         for name, value in variables.items():
             if not isinstance(value, str):
                 raise VariableProblem(f"the variable '{short(str(name))}' has to be text, not {type(value).__name__}")
-            if not name.isidentifier() or name in _RESERVED:
+            if not is_name(name):
                 raise VariableProblem(f"'{short(name)}' cannot be a variable's name; use letters, digits and _")
             if len(value) > MAX_VALUE:
                 raise VariableProblem(f"the variable '{short(name)}' has more than {MAX_VALUE:,} characters")
@@ -94,6 +95,16 @@ class Expansion:
         except VariableProblem:
             self.failed = True
             raise
+
+    def look(self, text: str) -> None:
+        """Adds the variables that a text names to `named`, without filling them in.
+
+        Raises:
+            VariableProblem: the template is wrong or does more than it may.
+        """
+        if "{{" not in text or len(text) > MAX_TEXT:
+            return
+        self.named |= set(_NAME.findall(text)) if _is_simple(text) else self._parsed(text)[1]
 
     def unused(self) -> list[str]:
         """What is wrong with the variables that were given and that no text named, a sentence each.
@@ -118,12 +129,7 @@ class Expansion:
             raise VariableProblem("{% blocks %} are not allowed; only {{ variables }} and filters are")
         if len(text) > MAX_TEXT:
             raise VariableProblem(f"a text with variables may have {MAX_TEXT:,} characters, not {len(text):,}")
-        # Compiling a template takes 1 ms, and there may be thousands of texts that hold nothing but names.
-        rest = _NAME.sub("", text)
-        if "{{" not in rest and "}}" not in rest and not _RESERVED.intersection(_NAME.findall(text)):
-            filled = _NAME.sub(lambda match: self._value(match[1]), text)
-        else:
-            filled = self._rendered(text)
+        filled = _NAME.sub(lambda match: self._value(match[1]), text) if _is_simple(text) else self._rendered(text)
         if len(filled) > MAX_TEXT:
             raise VariableProblem(f"with its variables the text has {len(filled):,} characters; at most {MAX_TEXT:,}")
         if not _is_text(filled):
@@ -140,22 +146,23 @@ class Expansion:
         return self._values[name]
 
     def _rendered(self, text: str) -> str:
-        environment = self._environment = self._environment or _environment(self._spend)
-        self._spend(_PER_SIGN * len(text))
+        environment, names, template = self._parsed(text)
+        self.named |= names
         try:
-            template = environment.parse(text)
-            names, size = _checked(template)
-            self._spend(_PER_NODE * size)
-            self.named |= names
-            return environment.from_string(template).render(self._values)
+            with _readable():
+                return environment.from_string(template).render(self._values)
         except UndefinedError as error:
             raise VariableProblem(self._told(error)) from error
-        except (TemplateError, TypeError, ValueError, ArithmeticError, AssertionError) as error:
-            if isinstance(error, VariableProblem):
-                raise
-            raise VariableProblem(f"the template cannot be read: {error}") from error
-        except (RecursionError, MemoryError) as error:
-            raise VariableProblem(_TOO_DEEP) from error
+
+    def _parsed(self, text: str) -> tuple[SandboxedEnvironment, set[str], nodes.Template]:
+        """A template, the names that it uses, and what renders it."""
+        environment = self._environment = self._environment or _environment(self._spend)
+        self._spend(_PER_SIGN * len(text))
+        with _readable():
+            template = environment.parse(text)
+            names, size = _checked(template)
+        self._spend(_PER_NODE * size)
+        return environment, names, template
 
     def _spend(self, work: int) -> None:
         self._work += work
@@ -165,6 +172,30 @@ class Expansion:
     def _told(self, error: UndefinedError) -> str:
         missing = re.match(r"'(\w+)' is undefined", error.message or "")
         return _undefined(missing[1], self._values) if missing else f"the template cannot be filled in: {error}"
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Tells whatever Jinja finds wrong with a template as a `VariableProblem`, but for undefined names."""
+    try:
+        yield
+    except (VariableProblem, UndefinedError):
+        raise
+    except (TemplateError, TypeError, ValueError, ArithmeticError, AssertionError) as error:
+        raise VariableProblem(f"the template cannot be read: {error}") from error
+    except (RecursionError, MemoryError) as error:
+        raise VariableProblem(_TOO_DEEP) from error
+
+
+def _is_simple(text: str) -> bool:
+    """Whether a text holds nothing but names: compiling takes 1 ms, and there may be thousands of such texts."""
+    rest = _NAME.sub("", text)
+    return "{{" not in rest and "}}" not in rest and not _RESERVED.intersection(_NAME.findall(text))
+
+
+def is_name(name: str) -> bool:
+    """Whether a variable can be called so."""
+    return name.isidentifier() and name not in _RESERVED
 
 
 def _undefined(name: str, values: Mapping[str, str]) -> str:

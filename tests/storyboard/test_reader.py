@@ -244,7 +244,7 @@ def test_aliases_stand_for_what_they_name(read: Read) -> None:
 def test_aliases_cannot_multiply_without_end(read: Read) -> None:
     lines = ["a: &a [" + ",".join("x" * 10) + "]"]
     lines += [f"{c}: &{c} [" + ",".join([f"*{b}"] * 10) + "]" for b, c in zip("abcdefgh", "bcdefghi", strict=True)]
-    assert "this is more than a storyboard can hold" in refused(read, "\n".join(lines))[0]
+    assert "this is more than a document can hold" in refused(read, "\n".join(lines))[0]
 
 
 def test_json_is_read_as_well_with_its_escapes(read: Read) -> None:

@@ -166,8 +166,8 @@ def _csv(text: str, problems: Problems) -> _Found:
         elif len(cells) != len(names):
             problems.add(
                 place,
-                f"the header names {len(names)} columns, and this line has {len(cells)}; a value with a {_SPOKEN[delimiter]} in "
-                "it has to stand in quotes",
+                f"the header names {len(names)} columns, and this line has {len(cells)}; a value with a "
+                f"{_SPOKEN[delimiter]} in it has to stand in quotes",
             )
         else:
             yield place, ((name, cell or None, place) for name, cell in zip(names, cells, strict=True))

@@ -28,6 +28,9 @@ MOST_PIXELS = 9_000_000
 OVER, UNDER = 0.1, 0.1
 # A pixel is black below this share of full luma. Half of ffmpeg's own 0.1, under which night skies fall as well.
 BLACK_PIXEL = 0.05
+# A picture stands still below this mean difference, as a share of the range. A third of ffmpeg's own 0.001, under which
+# a desert stands still although a ball rolls through it; what coding adds to a still picture is less (x264, CRF 28).
+STILL_PIXEL = 0.0003
 SILENCE = -60.0  # LUFS; design.md, "Cutting room": tracks below are taken for silent, and left alone
 # Seconds until ffmpeg is given up: at the start, and for each second of clip (measured: 0.15 at 1080p on one core).
 STARTING, SLOWEST = 60.0, 30.0
@@ -50,7 +53,7 @@ class Wanted:
         frames: its frames are evenly spaced, so that there are as many as its length and rate call for.
         decodes: every frame and all sound decodes without an error.
         black: the longest stretch of black that passes, in seconds: 98 % of the picture darker than 5 % of white.
-        frozen: the longest stretch without motion that passes, in seconds: on average no pixel differs by over 0.1 %.
+        frozen: the longest stretch without motion that passes, in seconds: pixels differ by 0.03 % on average.
         sound: there is sound, and it is louder than -60 LUFS.
     """
 
@@ -138,7 +141,7 @@ def decoding_command(clip: MediaFacts, wanted: Wanted) -> list[str]:
         if wanted.black is not None:
             picture = picture.filter("blackdetect", pix_th=BLACK_PIXEL)
         if wanted.frozen is not None:
-            picture = picture.filter("freezedetect", d=f"{wanted.frozen:.6f}")
+            picture = picture.filter("freezedetect", n=STILL_PIXEL, d=f"{wanted.frozen:.6f}")
         # On the frames themselves, as what is still black at the end has no line in the log. Whole lines at a time.
         outputs.append(picture.filter("metadata", mode="print", file="-", direct=1))
     if clip.audio is not None and wanted.listens(clip):

@@ -70,6 +70,12 @@ async def test_a_dark_scene_is_not_black(film: Any) -> None:
     assert await faults_of(night, replace(ALL, frozen=None)) == ()
 
 
+async def test_a_scene_in_which_little_moves_is_not_frozen(film: Any) -> None:
+    """A small block on its way through a steady picture."""
+    picture = "color=0x808060:s=160x90:r=24:d=2[a];color=0x303030:s=4x4:r=24:d=2[b];[a][b]overlay=x=10+t*20:y=40"
+    assert await faults_of(film(picture=picture), ALL) == ()
+
+
 async def test_size_and_sound_are_as_a_player_has_them(film: Any, tmp_path: Path, ffmpeg: Ffmpeg) -> None:
     ffmpeg("-display_rotation", "90", "-i", film(), "-c", "copy", tmp_path / "turned.mp4")
     assert await faults_of(tmp_path / "turned.mp4", replace(ALL, size=(90, 160))) == ()

@@ -281,9 +281,13 @@ def test_an_interrupted_render_exits_with_130_and_leaves_no_process(
         start_new_session=True,
     ) as process:
         assert process.stderr is not None
+        before = []
         for line in process.stderr:
+            before.append(line)
             if "generating" in line:
                 break
+        else:
+            pytest.fail("it ended before there was anything to interrupt:\n" + "".join(before))
         process.send_signal(number)
         rest = process.stderr.read()
         code = process.wait(60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media.fading import FADING, last_before_black
 from prefect_kling.media.scratch import publish, scratch
 from prefect_kling.media.untrusted import ProbeLimits, ask
@@ -75,8 +74,6 @@ async def _skipped(clip: Path, limits: ProbeLimits) -> tuple[int, int]:
     """How many frames of a dark end are left out, and the time in ticks of the one before."""
     [found] = await ask("lumas", [clip], limits)
     frames: list[tuple[int, float]] = [(int(pts), float(luma)) for pts, luma in found["lumas"]]
-    if not frames:
-        raise InvalidMedia(f"{clip} changed while it was read.")
     window = max(round(FADE_SECONDS * float(found["rate"])), 1)
     chosen = last_before_black([luma for _, luma in frames], window)
     return len(frames) - 1 - chosen, frames[chosen][0]

@@ -5,21 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefect_kling.gateway.limits import CLIP_SIZES
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.simulator.config import MediaSpec
 from prefect_kling.simulator.inputs import FetchedInputs
 
 __all__ = ["ClipOrder", "ScriptedShot", "frame_size", "order_for"]
-
-SIZES = {
-    ("16:9", "std"): (1280, 720),
-    ("16:9", "pro"): (1920, 1080),
-    ("9:16", "std"): (720, 1280),
-    ("9:16", "pro"): (1080, 1920),
-    ("1:1", "std"): (960, 960),
-    ("1:1", "pro"): (1440, 1440),
-}
-"""Pixels by aspect ratio and mode (gateway.md, "Output sizes")."""
 
 DEFAULT_MEDIA = MediaSpec()
 
@@ -73,7 +64,7 @@ class ClipOrder:
 
 def frame_size(aspect_ratio: str, mode: str, shrink: int = 1) -> tuple[int, int]:
     """Pixels of a clip, both sides even."""
-    width, height = SIZES[aspect_ratio, mode]
+    width, height = CLIP_SIZES[aspect_ratio, mode]
     return width // shrink // 2 * 2, height // shrink // 2 * 2
 
 

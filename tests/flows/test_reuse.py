@@ -428,3 +428,21 @@ async def test_a_film_that_was_changed_in_storage_is_joined_anew(
     assert film(await render(board, studio)) == hashlib.sha256(whole).hexdigest()
     path.unlink()
     assert film(await render(board, studio)) == hashlib.sha256(whole).hexdigest()
+
+
+async def test_an_image_is_made_to_fit_and_a_broken_one_is_told_before_anything_is_bought(
+    studio: KlingStudio, simulator: Running, board: Path, tmp_path: Path
+) -> None:
+    fitting = BOARD.replace("harbour: harbour.png", "harbour: harbour.webp\n    fit: yes")
+    board.write_text(fitting)
+    Image.linear_gradient("L").resize((900, 200)).convert("RGB").save(tmp_path / "harbour.webp")
+    rendering = await render(board, studio, only=["quay"])
+    assert rendering.film is not None, rendering.sentence()
+    (request,) = [task.request for task in simulator.service.tasks.values()]
+    assert request.image_list is not None
+    assert request.image_list[0].image_url.rpartition(".")[2] in ("png", "jpg", "jpeg")
+    creates = simulator.service.stats()["creates"]
+    (tmp_path / "harbour.webp").write_bytes(b"RIFF nothing")
+    with pytest.raises(StoryboardError, match=r"board\.yaml:15:16: .*harbour\.webp' cannot be sent"):
+        await render(board, studio)
+    assert simulator.service.stats()["creates"] == creates

@@ -27,7 +27,7 @@ from prefect_kling.gateway.errors import (
 )
 from prefect_kling.gateway.limits import VideoFacts
 from prefect_kling.gateway.prices import PriceTable, micro_usd
-from prefect_kling.ledger.desk import desk
+from prefect_kling.ledger.desk import Desk, desk
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.money import Limits, refusal
 from prefect_kling.media.fitting import fitted_image
@@ -39,7 +39,7 @@ from prefect_kling.storyboard.places import did_you_mean
 from prefect_kling.storyboard.plan import Plan, images_to_fit, local_videos, plan
 from prefect_kling.storyboard.reader import Document, document_of, read_storyboard
 
-__all__ = ["Prepared", "Wish", "plan_document", "prepare", "reckoned"]
+__all__ = ["Prepared", "Wish", "check_balance", "plan_document", "prepare", "reckoned"]
 
 _logger = logging.getLogger(__name__)
 
@@ -81,6 +81,12 @@ class Prepared:
     def micro_usd(self) -> int:
         """The most that rendering it will cost."""
         return sum(standing.micro_usd for standing in self.standings.values())
+
+    @property
+    def usd(self) -> Decimal:
+        """What rendering it most likely costs."""
+        shots = {shot.id: shot for shot in self.plan.shots}
+        return sum((shots[name].usd * len(found.to_buy) for name, found in self.standings.items()), Decimal(0))
 
     def reuse(self) -> str | None:
         """That, and what, this run uses again; None where it uses nothing."""
@@ -134,7 +140,7 @@ async def prepare(
         only=tuple(shot.id for shot in reckoner.planned.shots if shot.id in wish.only),
     )
     await _check_budgets(prepared)
-    await _check_balance(prepared)
+    await check_balance(ours, prepared.document.storyboard.title, prepared.usd)
     await studio.get_storage().check()
     return prepared
 
@@ -242,13 +248,20 @@ async def _check_budgets(prepared: Prepared) -> None:
         raise BudgetExceeded(f"{title} was not begun, and nothing was bought: {why}")
 
 
-async def _check_balance(prepared: Prepared) -> None:
-    """Refuses what the account most likely cannot pay; the gateway would, halfway through."""
-    shots = {shot.id: shot for shot in prepared.plan.shots}
-    usd = sum((shots[name].usd * len(standing.to_buy) for name, standing in prepared.standings.items()), Decimal(0))
+async def check_balance(ours: Desk, name: str, usd: Decimal) -> None:
+    """Refuses what the account most likely cannot pay; the gateway would, halfway through.
+
+    Args:
+        ours: whose account.
+        name: of what would be begun.
+        usd: what it most likely costs.
+
+    Raises:
+        InsufficientCredits: the account has less.
+    """
     if not usd:
         return
-    async with prepared.reckoner.desk.client(once=True) as client:
+    async with ours.client(once=True) as client:
         try:
             balance = (await client.balance()).balance
         except (GatewayUnavailable, RateLimited, TaskNotFound) as error:
@@ -256,6 +269,6 @@ async def _check_balance(prepared: Prepared) -> None:
             return  # the gateway says so itself, when it is asked to sell
     if usd > balance:
         raise InsufficientCredits(
-            f"{prepared.document.storyboard.title} was not begun, and nothing was bought: what is to be bought costs "
+            f"{name} was not begun, and nothing was bought: what is to be bought costs "
             f"about {usd:.2f} USD, and the account has {balance:.2f} USD. Top it up and run again"
         )

@@ -23,12 +23,18 @@ Step = Literal[
     "failed",
     "blocked",
     "joining",
+    "rendering",
+    "rendered",
+    "not-begun",
 ]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One thing that happened: to a shot, or to the film where `shot` is empty; `detail` is for people."""
+    """One thing that happened: to a shot, or to the film where `shot` is empty; `detail` is for people.
+
+    The steps of a series happen to its rows, and `shot` is the title of a row's film.
+    """
 
     shot: str
     step: Step

@@ -45,7 +45,7 @@ async def check_clip(
             faults += await _own(function, file)
     if faults:
         get_run_logger().warning("%s: %s", clip.path, "; ".join(faults))
-    return Checked(faults=tuple(str(fault) for fault in faults))
+    return Checked(faults=list(faults))
 
 
 async def _own(function: Callable[..., Any], file: Path) -> tuple[str, ...]:

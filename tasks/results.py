@@ -37,9 +37,9 @@ class Still(_Result):
 
 
 class Checked(_Result):
-    """What is wrong with a clip, a sentence each; nothing where it passes."""
+    """What is wrong with a clip, a sentence each; nothing where it passes. A list: there is only one empty tuple."""
 
-    faults: tuple[str, ...]
+    faults: list[str]
 
 
 class Hosted(_Result):

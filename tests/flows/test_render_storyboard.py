@@ -134,7 +134,8 @@ async def test_every_kind_of_shot_becomes_one_film(studio: KlingStudio, simulato
 
 
 async def test_the_arrows_in_the_ui_are_those_of_the_plan(studio: KlingStudio, tmp_path: Path) -> None:
-    state = await render_storyboard(written(tmp_path, EVERY_KIND), studio, return_state=True)
+    checked = EVERY_KIND.replace("defaults:\n", "defaults:\n  check:\n    frames: true\n")
+    state = await render_storyboard(written(tmp_path, checked), studio, return_state=True)
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
     wanted: dict[str, set[str]] = {name: set(sources) for name, sources in EDGES.items()}
@@ -142,6 +143,7 @@ async def test_the_arrows_in_the_ui_are_those_of_the_plan(studio: KlingStudio, t
         wanted.setdefault(f"{shot} · create", set())
         wanted[f"{shot} · generate"] = {f"{shot} · create"}
         wanted[f"{shot} · download"] = {f"{shot} · generate"}
+        wanted[f"{shot} · check"] = {f"{shot} · download"}
     wanted["harbour.png · host"] = set()
     assert await _settled(flow_run_id, wanted) == wanted
 

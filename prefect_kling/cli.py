@@ -13,60 +13,38 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
-from pydantic import SecretStr
 
 from prefect_kling.cli_adopt import adopt
+from prefect_kling.cli_codes import INTERRUPTED, USAGE, exit_code
 from prefect_kling.cli_doctor import doctor
 from prefect_kling.cli_ledger import ledger, sweep
-from prefect_kling.cli_studio import StudioName, quieten_prefect, reference_to, studio_named, told, variables_of
-from prefect_kling.gateway.errors import (
-    BudgetExceeded,
-    CheckFailed,
-    GenerationFailed,
-    GenerationTimeout,
-    InsufficientCredits,
-    InvalidMedia,
-    KlingError,
-    LedgerUnavailable,
-    PurchaseUncertain,
-    StoryboardError,
-    TaskNotFound,
+from prefect_kling.cli_series import series
+from prefect_kling.cli_studio import (
+    StudioName,
+    quieten_prefect,
+    reachable_server,
+    studio_at_work,
+    studio_named,
+    told,
+    variables_of,
 )
+from prefect_kling.gateway.errors import KlingError, StoryboardError
 from prefect_kling.media.scratch import publish, scratch
 from prefect_kling.terminal import announce, progress_by_frames, watching
 
 if TYPE_CHECKING:
-    from prefect_kling.blocks import KlingStudio
     from prefect_kling.flows.outcome import Rendering, ShotOutcome, TakeOutcome
     from prefect_kling.plan_view import PlanView
 
 __all__ = ["exit_code", "main"]
-
-USAGE, REFUSED, MONEY, UNCERTAIN, MEDIA, GENERATION, INTERRUPTED = 2, 3, 4, 5, 6, 7, 130
-_ORDER: Final = (INTERRUPTED, UNCERTAIN, MONEY, REFUSED, GENERATION, MEDIA)
-_CODES: Final[dict[str, int]] = {
-    kind.__name__: code
-    for kind, code in (
-        (PurchaseUncertain, UNCERTAIN),
-        (BudgetExceeded, MONEY),
-        (InsufficientCredits, MONEY),
-        (InvalidMedia, MEDIA),
-        (CheckFailed, MEDIA),
-        (GenerationFailed, GENERATION),
-        (GenerationTimeout, GENERATION),
-        (TaskNotFound, GENERATION),
-        (StoryboardError, USAGE),
-        (LedgerUnavailable, USAGE),
-    )
-}
 
 app = App(
     name="prefect-kling",
@@ -80,6 +58,7 @@ ledger.command(adopt)
 app.command(ledger)
 app.command(sweep)
 app.command(doctor)
+app.command(series)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -114,16 +93,6 @@ def _is_signal(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) or (
         prefect_errors is not None and isinstance(error, prefect_errors.ExternalSignal)
     )
-
-
-def exit_code(errors: Iterable[str]) -> int:
-    """The code for errors, given by their class names; 0 without any.
-
-    What the gateway answered otherwise counts as refused, what this machine could not do (a full disk) as usage.
-    """
-    refusals = {kind.__name__ for kind in KlingError.__subclasses__()}
-    codes = {_CODES.get(name, REFUSED if name in refusals else USAGE) for name in errors}
-    return next((code for code in _ORDER if code in codes), USAGE if codes else 0)
 
 
 @app.command
@@ -363,7 +332,7 @@ class _Asked:
 
 async def _render(asked: _Asked) -> Rendering:
     quieten_prefect()
-    async with _studio(asked) as (studio, parameter):
+    async with studio_at_work(asked.studio, simulate=asked.simulate) as (studio, parameter):
         from prefect_kling.flows.preparing import Wish, prepare
         from prefect_kling.flows.storyboard import render_storyboard
 
@@ -376,7 +345,7 @@ async def _render(asked: _Asked) -> Rendering:
             budget=asked.budget,
         )
         prepared = await prepare(asked.file, studio, asked.variables, wish, allow_outside=asked.allow_outside)
-        await _reachable_server()
+        await reachable_server()
         reuse = prepared.reuse()
         if reuse is not None:
             announce(reuse)
@@ -415,48 +384,6 @@ def _told(rendering: Rendering, studio: str | None) -> Rendering:
         for shot in rendering.shots
     )
     return rendering.model_copy(update={**error(rendering), "shots": shots})
-
-
-async def _reachable_server() -> None:
-    """Makes sure of the Prefect server that the settings name; where they name none, Prefect starts one."""
-    from prefect.client.orchestration import get_client
-    from prefect.settings import get_current_settings
-
-    url = get_current_settings().api.url
-    if url is None:
-        return
-    async with get_client() as client:
-        error = await client.api_healthcheck()
-    if error is not None:
-        said = str(error).partition("\n")[0] or type(error).__name__
-        raise KlingError(f"The Prefect server at {url} (PREFECT_API_URL) does not answer: {said}; nothing was bought")
-
-
-@asynccontextmanager
-async def _studio(asked: _Asked) -> AsyncIterator[tuple[KlingStudio, Any]]:
-    """The studio that is asked for, and what the flow is given for it.
-
-    Prefect keeps what a flow is given for its retries, with keys masked. So the flow reads the same environment, or
-    gets a reference to the same block.
-    """
-    if not asked.simulate:
-        studio = await studio_named(asked.studio)
-        yield studio, None if asked.studio is None else reference_to(studio)
-        return
-    from prefect_kling.simulator.child import simulator_child
-
-    async with simulator_child() as base_url:
-        from prefect.settings import get_current_settings
-
-        from prefect_kling.blocks import KlingCredentials, KlingStudio
-
-        simulated = KlingStudio(
-            credentials=KlingCredentials(api_key=SecretStr("simulator"), base_url=base_url, account="simulated"),
-            storage_url=str(get_current_settings().home / "kling" / "simulated"),
-            ledger_url=SecretStr(f"sqlite:///{get_current_settings().home / 'kling' / 'simulated.db'}"),
-            poll_interval=0.1,
-        )
-        yield simulated, simulated
 
 
 async def _planned(asked: _Asked) -> PlanView:

@@ -10,10 +10,12 @@ import asyncio
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
+from pydantic import SecretStr
 
 from prefect_kling.gateway.errors import KlingError, StoryboardError
 
@@ -21,7 +23,17 @@ from prefect_kling.gateway.errors import KlingError, StoryboardError
 if TYPE_CHECKING:
     from prefect_kling.blocks import KlingStudio
 
-__all__ = ["StudioName", "quieten_prefect", "reference_to", "studio_named", "told", "typed", "variables_of"]
+__all__ = [
+    "StudioName",
+    "quieten_prefect",
+    "reachable_server",
+    "reference_to",
+    "studio_at_work",
+    "studio_named",
+    "told",
+    "typed",
+    "variables_of",
+]
 
 StudioName = Annotated[
     str | None,
@@ -29,7 +41,7 @@ StudioName = Annotated[
 ]
 
 ANSWER_SECONDS: Final = 30.0
-_COMMAND: Final = re.compile(r"`(prefect-kling (?:ledger|sweep|plan|render)\b[^`]*)`")
+_COMMAND: Final = re.compile(r"`(prefect-kling (?:ledger|sweep|plan|render|series)\b[^`]*)`")
 
 
 async def studio_named(name: str | None) -> KlingStudio:
@@ -69,6 +81,48 @@ async def _loaded(name: str) -> KlingStudio:
             reason = silent or str(error).partition("\n")[0].rstrip(".") or type(error).__name__
             said = f"The Kling Studio block '{name}' cannot be read from {where}: {reason}"
         raise KlingError(f"{said}; nothing was bought or changed") from error
+
+
+async def reachable_server() -> None:
+    """Makes sure of the Prefect server that the settings name; where they name none, Prefect starts one."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    if url is None:
+        return
+    async with get_client() as client:
+        error = await client.api_healthcheck()
+    if error is not None:
+        said = str(error).partition("\n")[0] or type(error).__name__
+        raise KlingError(f"The Prefect server at {url} (PREFECT_API_URL) does not answer: {said}; nothing was bought")
+
+
+@asynccontextmanager
+async def studio_at_work(name: str | None, *, simulate: bool) -> AsyncIterator[tuple[KlingStudio, Any]]:
+    """The studio that a command renders with, and what its flow is given for it.
+
+    Prefect keeps what a flow is given for its retries, with keys masked. So the flow reads the same environment, or
+    gets a reference to the same block.
+    """
+    if not simulate:
+        studio = await studio_named(name)
+        yield studio, None if name is None else reference_to(studio)
+        return
+    from prefect_kling.simulator.child import simulator_child
+
+    async with simulator_child() as base_url:
+        from prefect.settings import get_current_settings
+
+        from prefect_kling.blocks import KlingCredentials, KlingStudio
+
+        simulated = KlingStudio(
+            credentials=KlingCredentials(api_key=SecretStr("simulator"), base_url=base_url, account="simulated"),
+            storage_url=str(get_current_settings().home / "kling" / "simulated"),
+            ledger_url=SecretStr(f"sqlite:///{get_current_settings().home / 'kling' / 'simulated.db'}"),
+            poll_interval=0.1,
+        )
+        yield simulated, simulated
 
 
 def reference_to(studio: KlingStudio) -> dict[str, Any]:

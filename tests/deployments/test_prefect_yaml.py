@@ -32,15 +32,16 @@ async def test_every_flow_deploys_from_the_installed_package(
     await prefect("deploy", "--all", "--prefect-file", file, env=server_environment, cwd=tmp_path)
     async with get_client() as client:
         deployments = {deployment.name: deployment for deployment in await client.read_deployments()}
-    assert deployments.keys() == {"storyboard", "video", "sweep"}
+    assert deployments.keys() == {"storyboard", "series", "video", "sweep"}
     for deployment in deployments.values():
         assert deployment.entrypoint is not None
         assert deployment.entrypoint.startswith("prefect_kling.flows.")
         assert not deployment.pull_steps
-    schema = deployments["storyboard"].parameter_openapi_schema
-    assert schema is not None
-    assert "studio" in schema["properties"]
-    assert [bool(deployments[name].schedules) for name in ("storyboard", "video")] == [False, False]
+    for name in ("storyboard", "series"):
+        schema = deployments[name].parameter_openapi_schema
+        assert schema is not None
+        assert "studio" in schema["properties"]
+    assert [bool(deployments[name].schedules) for name in ("storyboard", "series", "video")] == [False] * 3
     (schedule,) = deployments["sweep"].schedules
     assert schedule.active
     assert isinstance(schedule.schedule, IntervalSchedule)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import fsspec
@@ -18,7 +18,7 @@ from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.gateway.prices import PriceTable, billed_seconds, micro_usd, upper_cost
 from prefect_kling.ledger.desk import Desk
 from prefect_kling.ledger.keys import Identity, Place, base_key, canonical, key_of
-from prefect_kling.ledger.purchases import Order
+from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.ledger.takes import Pin, Slate, pinned, retake
 from prefect_kling.storyboard.document import slug
 from prefect_kling.storyboard.plan import Plan, PlannedShot
@@ -37,6 +37,7 @@ class Choice:
         wanted: numbers of the takes that are bought whatever comes of them; candidates beyond these are retakes.
         told: the document says which take it is, so checks only warn.
         look: what its clips are held against.
+        pin: what was pinned when the choice was made.
     """
 
     shot: PlannedShot
@@ -45,6 +46,7 @@ class Choice:
     told: bool
     look: Look
     worded: tuple[Order, ...]
+    pin: Pin | None = None
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -80,6 +82,26 @@ class Choice:
     def keys(self, take: int) -> tuple[str, ...]:
         """The keys of a take, by wording."""
         return tuple(key_of(base, take) for base in self.base_keys)
+
+    def bought(self, take: int, live: Mapping[str, Purchase], moderated: Collection[str]) -> Purchase | None:
+        """A take's live row. Pure.
+
+        One in softer words is the take's where moderation has refused the shot's own; else somebody else wanted just
+        those words. Of several, the first is the one that clips were made of.
+
+        Args:
+            take: the number.
+            live: live rows by key.
+            moderated: keys that moderation has refused.
+        """
+        own, *softer = self.keys(take)
+        keys = (own, *softer) if own in moderated else (own,)
+        return min((live[key] for key in keys if key in live), key=lambda row: row.id, default=None)
+
+    def softened(self, live: Collection[str]) -> list[str]:
+        """Keys of takes in the shot's own words that have a live row in softer ones."""
+        keys = (self.keys(take) for take in self.numbers)
+        return [own for own, *softer in keys if any(key in live for key in softer)]
 
 
 class Reckoner:
@@ -146,19 +168,19 @@ class Reckoner:
             for body in bodies
         )
         choice = Choice(shot, (), (), told=shot.take > 0, look=look_of(shot, length), worded=orders)
-        candidates, wanted = numbers(shot, await self._take(choice, pin=pin))
-        return replace(choice, candidates=candidates, wanted=wanted)
+        found = await self._pin(choice, pin=pin)
+        candidates, wanted = numbers(shot, found)
+        return replace(choice, candidates=candidates, wanted=wanted, pin=found)
 
     async def retaken(self, choice: Choice) -> bool:
         """Whether this run has pinned the take of a shot already, as a retry finds it."""
         pin = (await self._pinned()).get((choice.shot.id, choice.slate.base_key))
         return bool(self.run) and pin is not None and pin.run == self.run
 
-    async def _take(self, choice: Choice, *, pin: bool) -> int | None:
+    async def _pin(self, choice: Choice, *, pin: bool) -> Pin | None:
         if pin and choice.shot.id in self.retakes:
             return await retake(self.desk.ledger, self.desk.account, choice.slate, self.run, also=choice.base_keys[1:])
-        found = (await self._pinned()).get((choice.shot.id, choice.slate.base_key))
-        return None if found is None else found.take
+        return (await self._pinned()).get((choice.shot.id, choice.slate.base_key))
 
     async def _pinned(self) -> dict[tuple[str, str], Pin]:
         if self._pins is None:
@@ -166,15 +188,15 @@ class Reckoner:
         return self._pins
 
 
-def numbers(shot: PlannedShot, pin: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def numbers(shot: PlannedShot, pin: Pin | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Which takes a film may use, in order of preference, and which are bought in any case.
 
     `takes: n` buys n, one of them the take that is told or pinned. Retakes follow in number, so that a rerun finds
-    them.
+    them; a pin within a series leaves the series as long as it was.
 
     Args:
         shot: of the plan.
-        pin: the take that a `--retake` has made, if any.
+        pin: the take that a `--retake` has made or a film has chosen, if any.
 
     Returns:
         Candidates, and wanted takes.
@@ -183,8 +205,10 @@ def numbers(shot: PlannedShot, pin: int | None) -> tuple[tuple[int, ...], tuple[
         first: tuple[int, ...] = (shot.take,)
         candidates = first
     else:
-        first = (pin,) if pin is not None else tuple(range(1, shot.takes + 1))
-        candidates = (*first, *range(first[-1] + 1, first[-1] + 1 + shot.max_retakes))
+        series = tuple(range(1, shot.takes + 1)) if pin is None or pin.series == 1 else (pin.series,)
+        first = series if pin is None else (pin.take,)
+        retakes = range(series[-1] + 1, series[-1] + 1 + shot.max_retakes)
+        candidates = tuple(dict.fromkeys((*first, *series, *retakes)))
     others = [take for take in range(1, shot.takes + 1) if take not in first]
     return candidates, (*first, *others[: shot.takes - len(first)])
 

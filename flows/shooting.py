@@ -25,6 +25,7 @@ from prefect_kling.gateway.errors import (
     InsufficientCredits,
     InvalidRequest,
     KlingError,
+    LedgerUnavailable,
     PurchaseUncertain,
 )
 from prefect_kling.gateway.moderation import is_moderated
@@ -105,25 +106,28 @@ class Shooting:
         await asyncio.gather(*self._takes.values(), return_exceptions=True)
 
     async def _first_that_will_do(self, choice: Choice) -> _Taken:
-        pruned = await self._pruned(choice)
+        there = await self.stage.takes(choice)
+        pruned = await self._pruned(choice, there)
         for number in choice.wanted:
             if number not in pruned:
                 self._begin(number)
         failures: dict[int, Exception] = {}
         for number in choice.candidates:
-            if number not in self._takes and number not in pruned:
+            if number not in self._takes and number not in there:
                 if not all(_may_retake(error) for error in failures.values()):
-                    break
+                    continue
                 self._say_retake(number, failures)
             try:
                 taken = await self._good(choice, number, pruned.get(number, ""))
             except Exception as error:  # noqa: BLE001 - the next candidate may do; else it is raised below
                 failures[number] = error
+                if number in there and there[number].clip is not None and not isinstance(error, CheckFailed):
+                    break  # other clips may be made of it: that it cannot be had now is no reason to buy them anew
                 continue
-            if any(not isinstance(error, CheckFailed) for error in failures.values()):
-                # A rerun would wait for, and perhaps pay for, the take that is missing, and then use that one.
+            if number != choice.candidates[0]:
+                # Else a rerun could use another one, and would buy anew what is made of this one.
                 ledger, account = self.stage.desk.ledger, self.stage.desk.account
-                await pin_take(ledger, account, choice.slate, number, self.stage.reckoner.run)
+                await pin_take(ledger, account, choice.slate, number, self.stage.reckoner.run, seen=choice.pin)
             return taken
         raise self._told(failures)
 
@@ -139,10 +143,9 @@ class Shooting:
             )
         return taken
 
-    async def _pruned(self, choice: Choice) -> dict[int, str]:
+    async def _pruned(self, choice: Choice, there: Mapping[int, Purchase]) -> dict[int, str]:
         """The takes whose storage was freed, with what their checks said; they are fetched again only where needed."""
-        rows = {number: await self.stage.live(choice.keys(number)) for number in choice.numbers}
-        gone = {number: row.id for number, row in rows.items() if row is not None and row.state is State.PRUNED}
+        gone = {number: row.id for number, row in there.items() if row.state is State.PRUNED}
         spec, found = choice.look.spec, await verdicts(self.stage.desk.ledger, gone.values())
         return {number: found[row, spec].said if (row, spec) in found else "" for number, row in gone.items()}
 
@@ -154,9 +157,8 @@ class Shooting:
         """A take, in the shot's own words or the first softer ones that moderation lets pass."""
         assert self.choice is not None  # noqa: S101 - set before the first take begins
         choice = self.choice
-        keys = choice.keys(number)
-        found = await self.stage.live(keys)
-        wording = 0 if found is None else keys.index(found.order.key)
+        found = (await self.stage.takes(choice, number)).get(number)
+        wording = 0 if found is None else choice.keys(number).index(found.order.key)
         while True:
             order = choice.order(number, wording)
             try:
@@ -253,8 +255,12 @@ class Shooting:
     async def _billed(self, number: int | None) -> Purchase | None:
         if self.choice is None or number is None:
             return None
-        order = self.choice.order(number)
-        return await self.stage.bought(order, await self.stage.live_if_known(self.choice.keys(number)))
+        try:
+            found = (await self.stage.takes(self.choice, number)).get(number)
+        except LedgerUnavailable as error:  # what became of a shot is known, and must not be lost for its bill
+            get_run_logger().warning("%s", error)
+            return None
+        return self.stage.bought(self.choice.order(number), found)
 
     def _number_of_failure(self) -> int | None:
         """The take whose bill is the shot's, where it failed: the only one; several have bills of their own."""

@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
-from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip
 from prefect_kling.flows.preparing import Prepared
+from prefect_kling.flows.reckoning import Choice
 from prefect_kling.gateway.addresses import is_loopback_url
-from prefect_kling.gateway.errors import InvalidRequest, KlingError, LedgerUnavailable
+from prefect_kling.gateway.errors import InvalidRequest, KlingError
 from prefect_kling.gateway.limits import VideoFacts, video_refusal
 from prefect_kling.ledger.purchases import Order, Purchase
+from prefect_kling.ledger.refusals import moderated
 from prefect_kling.storyboard.plan import Input, PlannedShot
 from prefect_kling.tasks import extract_last_frame, host_file
 from prefect_kling.tasks.results import Hosted
@@ -42,25 +43,21 @@ class Stage:
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}
 
-    async def bought(self, order: Order | None, found: Purchase | None) -> Purchase | None:
+    def bought(self, order: Order, found: Purchase | None) -> Purchase | None:
         """What this run bought for a take; what others bought, or another shot that is the same, is not on its bill."""
-        if order is None or found is None or found.order.run != self.reckoner.run:
+        if found is None or found.order.run != self.reckoner.run:
             return None
         this = (order.shot, order.take)
         return found if self._billed.setdefault(found.id, this) == this else None
 
-    async def live(self, keys: tuple[str, ...]) -> Purchase | None:
-        """The live row of the first of some keys that has one."""
-        found = await self.desk.ledger.find(self.desk.account, self.reckoner.edition, keys)
-        return next((found[key] for key in keys if key in found), None)
-
-    async def live_if_known(self, keys: tuple[str, ...]) -> Purchase | None:
-        """The same for a bill: what became of a shot is known, and what it cost must not cost its siblings."""
-        try:
-            return await self.live(keys)
-        except LedgerUnavailable as error:
-            get_run_logger().warning("%s", error)
-            return None
+    async def takes(self, choice: Choice, *numbers: int) -> dict[int, Purchase]:
+        """The live rows of a shot's takes, by number; those of all that it may become, where none is given."""
+        ledger, account, edition = self.desk.ledger, self.desk.account, self.reckoner.edition
+        some = numbers or choice.numbers
+        live = await ledger.find(account, edition, [key for number in some for key in choice.keys(number)])
+        refused = await moderated(ledger, account, edition, choice.softened(live))
+        rows = ((number, choice.bought(number, live, refused)) for number in some)
+        return {number: row for number, row in rows if row is not None}
 
     async def source(self, shot: PlannedShot, entry: Input, clips: Mapping[str, Clip]) -> tuple[str, Any]:
         """The URL of an input, and the task result that it comes from, if any.

@@ -10,6 +10,7 @@ from prefect_kling.flows.reckoning import Choice, Reckoner, numbers
 from prefect_kling.gateway.prices import micro_usd
 from prefect_kling.ledger.keys import key_of
 from prefect_kling.ledger.purchases import Purchase
+from prefect_kling.ledger.refusals import moderated
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import LIVE, State
 from prefect_kling.ledger.takes import FINISHED
@@ -70,6 +71,7 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
     before = {row.order.shot for row in rows if row.state in _BOUGHT}
     live = {row.order.key: row for row in rows if row.state in LIVE and not row.spare}
     known = await verdicts(ledger, [row.id for row in live.values()])
+    refused: set[str] = set()
     found: dict[str, Standing] = {}
     for level in _levels(reckoner.planned.order):
         choices: dict[str, Choice] = {}
@@ -86,22 +88,21 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
         if unknown := [key for key in keys if key not in live]:
             live |= await ledger.find(account, reckoner.edition, unknown)
             known |= await verdicts(ledger, [live[key].id for key in unknown if key in live])
+        softened = [key for choice in choices.values() for key in choice.softened(live)]
+        refused |= await moderated(ledger, account, reckoner.edition, softened)
         for shot_id, choice in choices.items():
-            standing = _standing(choice, live, known)
+            taken = {take: choice.bought(take, live, refused) for take in choice.numbers}
+            standing = _standing(choice, taken, known)
             if shot_id in reckoner.retakes and not await reckoner.retaken(choice):
-                standing = _retaken(choice, standing, live)
+                standing = _retaken(choice, standing, taken)
             found[shot_id] = standing
     return _sharing(reckoner.planned, found)
 
 
-def _bought(choice: Choice, take: int, live: Mapping[str, Purchase]) -> Purchase | None:
-    """A take's live row, in whichever wording it was bought."""
-    return next((live[key] for key in choice.keys(take) if key in live), None)
-
-
-def _standing(choice: Choice, live: Mapping[str, Purchase], known: Mapping[tuple[int, str], Verdict]) -> Standing:
+def _standing(
+    choice: Choice, rows: Mapping[int, Purchase | None], known: Mapping[tuple[int, str], Verdict]
+) -> Standing:
     """How a shot stands: by the first candidate that has not failed its checks."""
-    rows = {take: _bought(choice, take, live) for take in choice.numbers}
     to_buy = {take: choice.micro_usd for take in choice.wanted if rows[take] is None}
     for take in choice.candidates:
         row = rows[take]
@@ -115,11 +116,11 @@ def _standing(choice: Choice, live: Mapping[str, Purchase], known: Mapping[tuple
     return Standing("failed", key=choice.keys(first)[0], purchase=rows[first], take=first, to_buy=to_buy)
 
 
-def _retaken(choice: Choice, standing: Standing, live: Mapping[str, Purchase]) -> Standing:
+def _retaken(choice: Choice, standing: Standing, rows: Mapping[int, Purchase | None]) -> Standing:
     """How a shot stands that is to be retaken: a take that is not finished is gone on with, else the next is bought."""
     if standing.purchase is None or standing.purchase.state not in FINISHED:
         return standing
-    following = 1 + max(take for take in choice.numbers if _bought(choice, take, live) is not None)
+    following = 1 + max(take for take, row in rows.items() if row is not None)
     return Standing("new", to_buy={**standing.to_buy, following: choice.micro_usd})
 
 

@@ -23,7 +23,7 @@ from prefect_kling.ledger.purchases import Account, Order, Purchase
 from prefect_kling.ledger.schema import is_live, purchases
 from prefect_kling.ledger.settling import made_by_another, no_row_has, objection, task_named
 from prefect_kling.ledger.states import State
-from prefect_kling.ledger.takes import Slate, bought_for, pin_in
+from prefect_kling.ledger.takes import Pin, Slate, bought_for, pin_in
 
 __all__ = ["adopt", "objection_to_adopting"]
 
@@ -110,7 +110,7 @@ async def adopt(
             sent_at=now,
             answered_at=now,
         )
-        await pin_in(ledger, connection, account_id, slate, take, run)
+        await pin_in(ledger, connection, account_id, slate, Pin(take, run, series=take))
         return adopted
 
     try:

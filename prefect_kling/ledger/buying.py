@@ -42,7 +42,7 @@ from prefect_kling.ledger.purchases import Account, Order, Purchase
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 
-__all__ = ["POST_WITHIN", "Buyer", "OnUncertain", "lost", "outcome_of", "pruned", "uncertain"]
+__all__ = ["POST_WITHIN", "Buyer", "OnUncertain", "as_before", "lost", "outcome_of", "pruned", "uncertain"]
 
 OnUncertain = Literal["stop", "buy-again"]
 
@@ -219,7 +219,7 @@ class Buyer:
                 pause = min(pause * 1.5, 1.0)
             purchase = await self.ledger.get(purchase.id)
         if purchase.state is State.REFUSED:
-            raise _as_before(purchase)
+            raise as_before(purchase)
 
     async def _sent(self, purchase: Purchase, request: OmniVideoRequest) -> Purchase:
         """Sends our reserved row until there is an outcome. Repeats only what surely bought nothing."""
@@ -323,7 +323,7 @@ def outcome_of(purchase: Purchase) -> Purchase:
         case state if state in BOUGHT:
             return purchase
         case _:
-            raise _as_before(purchase)
+            raise as_before(purchase)
 
 
 def uncertain(purchase: Purchase) -> PurchaseUncertain:
@@ -367,7 +367,8 @@ def _buying_anew(purchase: Purchase) -> str:
     return f"{f'--retake {purchase.order.shot}' if purchase.order.shot else 'another edition'} buys a new one"
 
 
-def _as_before(purchase: Purchase) -> KlingError:
+def as_before(purchase: Purchase) -> KlingError:
+    """The error in which a purchase ended, as far as the ledger keeps it: its class and its text."""
     kind: Any = getattr(errors, purchase.error or "", None)
     if not (isinstance(kind, type) and issubclass(kind, KlingError)):
         kind = KlingError

@@ -47,7 +47,7 @@ __all__ = [
     "verdicts",
 ]
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest migration; a ledger with another version is brought up to this one, or refused where it is newer."""
 VERSION_TABLE: Final = "kling_version"
 
@@ -197,6 +197,7 @@ pins = Table(
     Column("base_key", String(80), primary_key=True),  # the key without its take
     Column("take", Integer, nullable=False),
     Column("run", String(64), nullable=False),
+    Column("series", Integer, nullable=False),  # the take with which the last --retake began
 )
 
 hosted = Table(
@@ -220,6 +221,7 @@ films = Table(
     Column("film", JSON, nullable=False),
     Column("purchases", JSON, nullable=False),  # the numbers of the rows that it was made of
     Column("rendered_at", Time, nullable=False),
+    Column("whole", Boolean, nullable=False),  # not of some shots alone
 )
 
 verdicts = Table(

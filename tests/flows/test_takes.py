@@ -20,6 +20,7 @@ from prefect_kling.gateway.errors import InsufficientCredits, StoryboardError
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.pruning import prunable, prune
+from prefect_kling.ledger.takes import Pin
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
 from prefect_kling.storyboard.document import Storyboard
@@ -101,16 +102,21 @@ async def nothing_left(studio: KlingStudio) -> None:
         ({}, None, (1,), (1,)),
         ({"takes": 3}, None, (1, 2, 3), (1, 2, 3)),
         ({"takes": 2, "max_retakes": 2}, None, (1, 2, 3, 4), (1, 2)),
-        ({"max_retakes": 1}, 4, (4, 5), (4,)),
-        ({"takes": 3}, 4, (4,), (4, 1, 2)),
-        ({"takes": 3}, 2, (2,), (2, 1, 3)),
+        ({"max_retakes": 1}, Pin(4, "r", 4), (4, 5), (4,)),
+        ({"takes": 3}, Pin(4, "r", 4), (4,), (4, 1, 2)),
+        ({"takes": 3}, Pin(2, "r", 2), (2,), (2, 1, 3)),
+        # One that was chosen goes before the others of its series, which gets no longer by it.
+        ({"takes": 3}, Pin(2, "r"), (2, 1, 3), (2, 1, 3)),
+        ({"max_retakes": 2}, Pin(2, "r"), (2, 1, 3), (2,)),
+        ({}, Pin(3, "r"), (3, 1), (3,)),
+        ({"max_retakes": 2}, Pin(5, "r", 4), (5, 4, 6), (5,)),
         ({"take": 2}, None, (2,), (2,)),
-        ({"take": 2, "takes": 3, "max_retakes": 2}, 5, (2,), (2, 1, 3)),
+        ({"take": 2, "takes": 3, "max_retakes": 2}, Pin(5, "r", 5), (2,), (2, 1, 3)),
         ({"take": 5, "takes": 3}, None, (5,), (5, 1, 2)),
     ],
 )
 def test_which_takes_the_film_may_use_and_which_are_bought(
-    said: dict[str, int], pin: int | None, candidates: tuple[int, ...], wanted: tuple[int, ...]
+    said: dict[str, int], pin: Pin | None, candidates: tuple[int, ...], wanted: tuple[int, ...]
 ) -> None:
     board = Storyboard.model_validate({"title": "T", "shots": [{"id": "a", "prompt": "A", **said}]})
     (shot,) = plan(document_of(board)).shots

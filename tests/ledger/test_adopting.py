@@ -164,7 +164,7 @@ async def test_what_was_adopted_can_be_retaken(ledger: Ledger, account: Account,
     for event in (Event.COMPLETED, Event.DOWNLOADED):
         row = await ledger.happened(row, event)
     slate = Slate("main", "lighthouse", "dawn", base_of(wanted))
-    assert await retake(ledger, account, slate, "r2") == 2
+    assert (await retake(ledger, account, slate, "r2")).take == 2
 
 
 # --- whose task it is ---

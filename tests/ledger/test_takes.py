@@ -13,7 +13,7 @@ from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.states import Event, State
-from prefect_kling.ledger.takes import FINISHED, Pin, Slate, pinned, retake
+from prefect_kling.ledger.takes import FINISHED, Pin, Slate, pin_take, pinned, retake
 
 if TYPE_CHECKING:
     from tests.ledger.conftest import Ledgers, MakeOrder
@@ -61,12 +61,12 @@ async def test_a_retake_pins_the_next_for_later_runs_and_a_retry_gets_the_same(
     ledger: Ledger, account: Account, order: MakeOrder
 ) -> None:
     await take_made(ledger, account, order, 1, State.STORED)
-    assert await retake(ledger, account, SLATE, "r1") == 2
+    assert (await retake(ledger, account, SLATE, "r1")).take == 2
     assert await pinned_take(ledger, account) == 2
-    assert (await pinned(ledger, account, SLATE.edition, SLATE.storyboard)).popitem()[1] == Pin(2, "r1")
+    assert (await pinned(ledger, account, SLATE.edition, SLATE.storyboard)).popitem()[1] == Pin(2, "r1", 2)
     await take_made(ledger, account, order, 2, State.STORED)
-    assert await retake(ledger, account, SLATE, "r1") == 2  # a retry of that run, also when its take is done
-    assert await retake(ledger, account, SLATE, "r2") == 3
+    assert (await retake(ledger, account, SLATE, "r1")).take == 2  # a retry of that run, also when its take is done
+    assert (await retake(ledger, account, SLATE, "r2")).take == 3
     assert await pinned_take(ledger, account) == 3
 
 
@@ -75,13 +75,13 @@ async def test_an_unfinished_take_is_gone_on_with(
     ledger: Ledger, account: Account, order: MakeOrder, state: State
 ) -> None:
     await take_made(ledger, account, order, 1, state)
-    assert await retake(ledger, account, SLATE, "r1") == (2 if state in FINISHED else 1)
+    assert (await retake(ledger, account, SLATE, "r1")).take == (2 if state in FINISHED else 1)
     assert {State.COMPLETED, State.STORED, State.LOST, State.PRUNED} == set(FINISHED)
 
 
 async def test_a_shot_that_was_never_bought_has_its_first_take_retaken(ledger: Ledger, account: Account) -> None:
-    assert await retake(ledger, account, SLATE, "r1") == 1
-    assert await retake(ledger, account, SLATE, "") == 1
+    assert (await retake(ledger, account, SLATE, "r1")).take == 1
+    assert (await retake(ledger, account, SLATE, "")).take == 1
 
 
 async def test_takes_bought_for_other_reasons_are_passed_over(
@@ -89,14 +89,14 @@ async def test_takes_bought_for_other_reasons_are_passed_over(
 ) -> None:
     for take in (1, 2, 5):
         await take_made(ledger, account, order, take, State.STORED)
-    assert await retake(ledger, account, SLATE, "r1") == 6
+    assert (await retake(ledger, account, SLATE, "r1")).take == 6
 
 
 async def test_runs_without_a_name_are_each_a_run(ledger: Ledger, account: Account, order: MakeOrder) -> None:
     await take_made(ledger, account, order, 1, State.STORED)
-    assert await retake(ledger, account, SLATE, "") == 2
+    assert (await retake(ledger, account, SLATE, "")).take == 2
     await take_made(ledger, account, order, 2, State.STORED)
-    assert await retake(ledger, account, SLATE, "") == 3
+    assert (await retake(ledger, account, SLATE, "")).take == 3
 
 
 async def test_a_pin_is_for_its_shot_key_edition_storyboard_and_account(
@@ -109,11 +109,28 @@ async def test_a_pin_is_for_its_shot_key_edition_storyboard_and_account(
     assert await pinned_take(ledger, Account(account.base_url, "second")) == 1
     # A key that only begins alike is another video.
     longer = replace(SLATE, base_key="k1:abcd")
-    assert await retake(ledger, account, longer, "r1") == 1
+    assert (await retake(ledger, account, longer, "r1")).take == 1
 
 
 async def test_two_retakes_at_once_pin_one_take(ledgers: Ledgers, account: Account, order: MakeOrder) -> None:
     first, second = await ledgers(), await ledgers()
     await take_made(first, account, order, 1, State.STORED)
     one, other = await asyncio.gather(retake(first, account, SLATE, "r1"), retake(second, account, SLATE, "r2"))
-    assert (one, other) == (2, 2)  # the second goes on with what the first has not finished
+    assert (one, other) == (Pin(2, "r1", 2), Pin(2, "r2", 2))  # the second goes on with what the first has not finished
+
+
+async def test_what_a_film_chose_is_pinned_in_the_series_of_the_last_retake(
+    ledger: Ledger, account: Account, order: MakeOrder
+) -> None:
+    await pin_take(ledger, account, SLATE, 2, "r1")
+    first = Pin(2, "r1", 1)
+    assert (await pinned(ledger, account, "main", "lighthouse"))["dawn", "k1:abc"] == first
+    for take in (1, 2):
+        await take_made(ledger, account, order, take, State.STORED)
+    retaken = await retake(ledger, account, SLATE, "r2")
+    assert retaken == Pin(3, "r2", 3)
+    # Who chose before somebody retook it chose for itself alone.
+    await pin_take(ledger, account, SLATE, 1, "r1", seen=first)
+    assert (await pinned(ledger, account, "main", "lighthouse"))["dawn", "k1:abc"] == retaken
+    await pin_take(ledger, account, SLATE, 4, "r2", seen=retaken)
+    assert await retake(ledger, account, SLATE, "r2") == Pin(4, "r2", 3)

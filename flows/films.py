@@ -20,7 +20,8 @@ JOIN = 1
 
 def film_name(prepared: Prepared) -> str:
     """A film's name in storage; one of some shots alone does not take the whole film's place."""
-    only = "--" + file_name("-".join(prepared.only), most=60) if prepared.only else ""
+    # No id has a plus in it, so these shots' name is no other shots' name.
+    only = "--" + file_name("+".join(prepared.only), most=60) if prepared.only else ""
     return f"films/{prepared.reckoner.folder}{only}.mp4"
 
 
@@ -73,5 +74,6 @@ async def remember(prepared: Prepared, recipe: str, film: Film, purchases: Itera
         recipe=recipe,
         film=film.model_dump(mode="json"),
         purchases=tuple(purchases),
+        whole=not prepared.only,
     )
     await remember_film(reckoner.desk.ledger, reckoner.desk.account, record)

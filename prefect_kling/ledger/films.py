@@ -30,6 +30,7 @@ class FilmRecord:
         film: what the film is, as plain data.
         purchases: the numbers of the rows whose clips it was made of; `ledger prune` leaves those alone.
         rendered_at: when, by the database's clock; None until it is remembered.
+        whole: whether it shows the whole storyboard, and not some of its shots alone.
     """
 
     edition: str
@@ -40,6 +41,7 @@ class FilmRecord:
     film: Mapping[str, Any]
     purchases: tuple[int, ...]
     rendered_at: datetime | None = None
+    whole: bool = True
 
 
 async def film_named(ledger: Ledger, account: Account, edition: str, name: str) -> FilmRecord | None:
@@ -79,6 +81,7 @@ async def films_in(connection: AsyncConnection, account_id: int, *conditions: Co
             film=row["film"],
             purchases=tuple(row["purchases"]),
             rendered_at=row["rendered_at"],
+            whole=row["whole"],
         )
         for row in rows.mappings()
     ]
@@ -93,6 +96,7 @@ async def remember_film(ledger: Ledger, account: Account, record: FilmRecord) ->
         "recipe": record.recipe,
         "film": dict(record.film),
         "purchases": list(record.purchases),
+        "whole": record.whole,
         "rendered_at": ledger.db.now,
     }
     statement = ledger.insert(films).values(account_id=account_id, edition=record.edition, name=record.name, **values)

@@ -56,9 +56,10 @@ def unused(
 ) -> list[Purchase]:
     """The rows whose clips nothing wants. Pure.
 
-    That is so where a film of their storyboard and edition was rendered after they were bought, and neither that nor
-    any other film was made of them. What was bought after the film may be for the next one, what is pinned is what the
-    next run uses, and a clip that shares its file or its bytes with one that is wanted stays.
+    That is so where the whole film of their storyboard and edition was rendered after they were bought, and neither
+    that nor any other film was made of them; a film of some shots alone says nothing about the others. What was bought
+    after the film may be for the next one, what is pinned is what the next run uses, and a clip that shares its file or
+    its bytes with one that is wanted stays.
 
     Args:
         rows: every row of the account that has a file in storage.
@@ -70,7 +71,7 @@ def unused(
     used = {number for film in known for number in film.purchases}
     rendered: dict[tuple[str, str], datetime] = {}
     for film in known:
-        if film.rendered_at is not None:
+        if film.rendered_at is not None and film.whole:
             place = film.edition, film.storyboard
             rendered[place] = max(film.rendered_at, rendered.get(place, film.rendered_at))
     # By key, as shots share purchases; and by name, as a take may have been bought in softer words.

@@ -118,31 +118,32 @@ class Rendering(BaseModel):
         said = []
         for shot in self.shots:
             takes: tuple[ShotOutcome | TakeOutcome, ...] = (shot, *shot.further)
+            told = shot.error or ""
             for take in takes:
                 named = f"{shot.id}, take {take.take}"
                 if take.softened:
                     said.append(f"{named}: moderation refused it; prompt {take.softened} of soften was used")
-                if take.faults:
+                if take.faults and take.faults not in told:
                     used = "used all the same" if take is shot else "not used"
                     said.append(f"{named}: failed its checks and is {used}: {take.faults}")
-                if take is not shot and take.error:
+                if take is not shot and take.error and take.error not in told:
                     said.append(f"{named}: a further take is missing: {take.error}")
         return tuple(said)
 
     def sentence(self) -> str:
         """One line for a run's final state."""
+        remarks = "".join(f"; {remark}" for remark in self.remarks())
         if self.film is not None:
             clips = len([shot for shot in self.shots if shot.clip])
             kept = len([shot for shot in self.shots if shot.status == "kept"])
             again = f" ({kept} were there already)" if kept else ""
-            remarks = "".join(f"; {remark}" for remark in self.remarks())
             return f"{clips} clips{again}, {self.film.seconds:.1f} s, {self.usd:.2f} USD{remarks}"
         if self.error is not None and not self.failures:
-            return f"all {len(self.shots)} shots are stored ({self.usd:.2f} USD), but not joined: {self.error}"
+            return f"all {len(self.shots)} shots are stored ({self.usd:.2f} USD), but not joined: {self.error}{remarks}"
         kept = len([shot for shot in self.shots if shot.clip])
         return (
             f"{len(self.failures)} of {len(self.shots)} shots failed, {kept} are kept ({self.usd:.2f} USD). "
-            f"{_reasons(self.failures)}. "
+            f"{_reasons(self.failures)}{remarks}. "
             f"{_what_to_do(self.failures)}"
         )
 

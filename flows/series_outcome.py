@@ -81,7 +81,7 @@ class SeriesRow(BaseModel):
         found: dict[str, Any] = {"usd": rendering.usd, "error_type": kinds[0] if kinds else None}
         film = rendering.film
         if film is None:
-            return self.model_copy(update={**found, "status": "failed", "error": rendering.sentence()})
+            return self.model_copy(update={**found, "status": "failed", "error": _reasons(rendering)})
         told = "; ".join(rendering.remarks()) if kinds else None
         return self.model_copy(
             update={**found, "status": "rendered", "film": film.path, "seconds": film.seconds, "error": told}
@@ -141,7 +141,7 @@ class Series(BaseModel):
     def sentence(self) -> str:
         """One line for a run's final state."""
         kept = len([row for row in self.rows if row.status == "kept"])
-        again = f" ({kept} were there already)" if kept else ""
+        again = f" ({kept} made before)" if kept else ""
         beside = [f"{row.called}: {row.error}" for row in self.films if row.error]
         unwritten = f"; the summary could not be written: {self.unwritten}" if self.unwritten else ""
         said = f"{len(self.films)} of {len(self.rows)} films are there{again}, {self.usd:.2f} USD{unwritten}"
@@ -190,6 +190,15 @@ class Series(BaseModel):
         """All rows, or the most important of them: those without a film come first."""
         first = sorted(self.rows, key=lambda row: row.film is not None)[:MOST_SHOWN]
         return sorted(first, key=lambda row: row.number)
+
+
+def _reasons(rendering: Rendering) -> str:
+    """Why there is no film, in few words: the series says what to do."""
+    if not rendering.failures:
+        return f"its shots are stored, but not joined: {rendering.error}"
+    told = [f"{shot.id}: {shot.error}" for shot in rendering.failures]
+    more = f"; and {len(told) - MOST_NAMED} more" if len(told) > MOST_NAMED else ""
+    return "; ".join(told[:MOST_NAMED]) + more
 
 
 def _line(row: SeriesRow, link: Callable[[str], str]) -> str:

@@ -1,4 +1,4 @@
-"""The `prefect-kling` command: render, plan, schema, join, simulate; the others are in `cli_ledger` and `cli_doctor`.
+"""The `prefect-kling` command: render, plan, schema, join, simulate; the others are in the modules `cli_…`.
 
 Exit codes: 0 done; 2 bad usage or document; 3 the gateway refused; 4 budget or credits; 5 an uncertain purchase waits
 for a decision; 6 media broken; 7 generation failed or timed out; 130 interrupted. Of several, the first in the order

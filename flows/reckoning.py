@@ -222,7 +222,7 @@ def _input_seconds(shot: PlannedShot, clips: Mapping[str, tuple[str, float]]) ->
     if shot.request.base_video is None:
         return None
     upstream = next((i.source for i in shot.inputs if i.kind == "clip" and i.place[0] == "video_list"), None)
-    return clips[upstream][1] if upstream else shot.seconds
+    return clips[upstream][1] if upstream else shot.input_seconds
 
 
 def _sha256(source: str) -> str:

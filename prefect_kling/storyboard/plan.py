@@ -65,6 +65,7 @@ class PlannedShot:
         max_retakes: how many more takes may be bought where all fail their checks.
         softer: the request in other words, to be sent in turn where moderation refuses it.
         fit: whether its local images are made to fit.
+        input_seconds: how long the video is that it takes in, where that is a file and was probed.
     """
 
     id: str
@@ -82,6 +83,7 @@ class PlannedShot:
     max_retakes: int = 0
     softer: tuple[OmniVideoRequest, ...] = ()
     fit: bool = False
+    input_seconds: float | None = None
 
     def filled(self, urls: Mapping[Place, str], *, wording: int = 0, loopback: bool = False) -> OmniVideoRequest:
         """The request with its inputs' URLs in place, checked once more.
@@ -329,6 +331,7 @@ class _Planning:
             max_retakes=defaults.max_retakes if shot.max_retakes < 0 else shot.max_retakes,
             softer=softer,
             fit=_fits(shot, defaults),
+            input_seconds=next((self.videos[i.source].seconds for i in inputs if i.source in self.videos), None),
         )
 
     def _request(

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,12 @@ class Look:
         """Whether every clip passes without a look."""
         return not self.function and self.wanted == Wanted()
 
-    @property
+    @cached_property
     def spec(self) -> str:
-        """A digest of all of it. A changed function, or another length, is another check with another verdict."""
+        """A digest of all of it. A changed function, or another length, is another check with another verdict.
+
+        Read once, so that a function that is being edited does not get a verdict under a text that did not give it.
+        """
         said = {"wanted": asdict(self.wanted), "function": self.function, "source": _source_of(self.function)}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -53,7 +57,7 @@ def look_of(shot: PlannedShot, input_seconds: float | None) -> Look:
 
     Args:
         shot: of the plan.
-        input_seconds: how long the base video is, where there is one.
+        input_seconds: how long the base video is, where there is one and that is known.
     """
     check, request = shot.check, shot.request
     if check.off:
@@ -102,7 +106,7 @@ def imported(name: str) -> Callable[..., Any]:
         sys.path.append(here)  # as `python -m` would; a command's own folder is where it is installed
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever its module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever its module does when it is imported
         raise StoryboardError(f"check.function: {name} cannot be imported: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise StoryboardError(f"check.function: {name} is no function")

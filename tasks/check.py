@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +54,10 @@ async def check_clip(
 async def _own(function: Callable[..., Any], file: Path) -> tuple[str, ...]:
     name = f"{function.__module__}:{getattr(function, '__qualname__', function)}"
     try:
-        answer = await asyncio.to_thread(function, file)
+        answer = await _called(function, file)
         if inspect.isawaitable(answer):
             answer = await answer
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StoryboardError(f"The check {name} raised {type(error).__name__}: {error}") from error
     match answer:
         case None | True:
@@ -64,3 +67,27 @@ async def _own(function: Callable[..., Any], file: Path) -> tuple[str, ...]:
         case str(said):
             return (said,) if said.strip() else ()
     raise StoryboardError(f"The check {name} returned {type(answer).__name__}; it returns nothing, or text")
+
+
+async def _called(function: Callable[..., Any], file: Path) -> Any:
+    """What a function returns or raises, called in a thread that nobody waits for at the end of the run or process.
+
+    Not by `asyncio.to_thread`: a check that hangs would then outlive every Ctrl-C, and no future carries StopIteration.
+    """
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            answers.append(function(file))
+        except BaseException as error:  # noqa: BLE001 - raised below, where it is awaited
+            errors.append(error)
+        with suppress(RuntimeError):  # the loop is closed: the run was stopped meanwhile
+            loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=contextvars.copy_context().run, args=(call,), name="kling-check", daemon=True).start()
+    await ended.wait()
+    for error in errors:
+        raise error
+    return answers[0]

@@ -19,7 +19,7 @@ from prefect_kling.gateway.errors import (
     TaskNotFound,
 )
 
-__all__ = ["INTERRUPTED", "USAGE", "exit_code"]
+__all__ = ["INTERRUPTED", "MONEY", "REFUSED", "USAGE", "exit_code"]
 
 USAGE, REFUSED, MONEY, UNCERTAIN, MEDIA, GENERATION, INTERRUPTED = 2, 3, 4, 5, 6, 7, 130
 _ORDER: Final = (INTERRUPTED, UNCERTAIN, MONEY, REFUSED, GENERATION, MEDIA)

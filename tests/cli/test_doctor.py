@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from prefect_kling import checkup, cli, cli_doctor
+from prefect_kling import checkup, cli_codes, cli_doctor
 from prefect_kling.checkup import Finding, examine, money_finding
 from prefect_kling.cli import run
 from prefect_kling.cli_doctor import worst_code
@@ -415,11 +415,11 @@ async def test_an_ffmpeg_that_is_not_enough(
     ("causes", "code"),
     [
         ([], 0),
-        (["", ""], cli.USAGE),
-        (["key"], cli.REFUSED),
-        (["", "key"], cli.REFUSED),
-        (["credits"], cli.MONEY),
-        (["key", "", "credits"], cli.MONEY),
+        (["", ""], cli_codes.USAGE),
+        (["key"], cli_codes.REFUSED),
+        (["", "key"], cli_codes.REFUSED),
+        (["credits"], cli_codes.MONEY),
+        (["key", "", "credits"], cli_codes.MONEY),
     ],
 )
 def test_the_worst_failure_decides_the_exit_code(causes: list[Any], code: int) -> None:

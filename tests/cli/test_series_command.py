@@ -51,10 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["board.yaml", "rows.csv", "--at-once", "0"], "--at-once"),
         (["board.yaml", "rows.csv", "--budget", "-1"], "budget"),
         (["board.yaml", "rows.csv", "--budget", "lots"], "lots"),
-        (
-            ["board.yaml", "twice.jsonl", "--set", "color=red"],
-            "row 1 (twice.jsonl:1, Mug) and row 2 (twice.jsonl:2, mug)",
-        ),
+        (["board.yaml", "rows.csv", "--studio", "films", "--simulate"], "either --studio or --simulate"),
+        (["board.yaml", "twice.jsonl", "--set", "color=red"], "row 1 (twice.jsonl:1, Mug) and row 2 (twice.jsonl:2, m"),
     ],
 )
 def test_bad_usage_exits_with_2_and_says_what_is_wrong(
@@ -69,11 +67,6 @@ def test_bad_usage_exits_with_2_and_says_what_is_wrong(
 def test_a_budget_that_all_films_exceed_exits_with_4(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["series", "board.yaml", "rows.csv", "--set", "color=red", "--budget", "0.2"]) == 4
     assert "rows was not begun, and nothing was bought" in capsys.readouterr().err
-
-
-def test_either_a_studio_or_the_simulator(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["series", "board.yaml", "rows.csv", "--studio", "films", "--simulate"]) == 3
-    assert "either --studio or --simulate" in capsys.readouterr().err
 
 
 async def test_each_row_is_told_and_the_worst_of_them_decides(

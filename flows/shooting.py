@@ -234,7 +234,7 @@ class Shooting:
                 clip, look.wanted, self.stage.studio, function=function
             )
             verdict = Verdict(not found.faults, "; ".join(found.faults))
-            await remember_verdict(ledger, purchase, spec, verdict)
+            verdict = await remember_verdict(ledger, purchase, spec, verdict)
         return verdict.said
 
     def _say_retake(self, number: int, failures: Mapping[int, Exception]) -> None:

@@ -45,13 +45,17 @@ async def verdicts(ledger: Ledger, purchase_ids: Iterable[int]) -> dict[tuple[in
     return await in_backroom(ledger.db.read(work)) if wanted else {}
 
 
-async def remember_verdict(ledger: Ledger, purchase_id: int, spec: str, verdict: Verdict) -> None:
-    """Writes down what the checks of a specification found, in place of what they found before."""
+async def remember_verdict(ledger: Ledger, purchase_id: int, spec: str, verdict: Verdict) -> Verdict:
+    """Writes down what the checks of a specification found.
+
+    Returns:
+        What counts: what was found first, as two runs may look at once, and one of them may have gone on with it.
+    """
     values = {"passed": verdict.passed, "said": storable(verdict.said), "made_at": ledger.db.now}
-    statement = ledger.insert(table).values(purchase_id=purchase_id, spec=spec, **values)
-    upsert = statement.on_conflict_do_update(index_elements=[table.c.purchase_id, table.c.spec], set_=values)
+    insert = ledger.insert(table).values(purchase_id=purchase_id, spec=spec, **values).on_conflict_do_nothing()
 
     async def work(connection: AsyncConnection) -> None:
-        await connection.execute(upsert)
+        await connection.execute(insert)
 
     await in_backroom(ledger.db.change(work))
+    return (await verdicts(ledger, [purchase_id]))[purchase_id, spec]

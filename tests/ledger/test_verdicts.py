@@ -36,9 +36,9 @@ async def test_a_verdict_is_found_by_its_purchase_and_specification(ledger: Ledg
     assert await verdicts(ledger, [hare]) == {(hare, BLACK): GOOD}
 
 
-async def test_what_is_said_again_takes_the_place_of_what_was_said(ledger: Ledger, rows: tuple[int, int]) -> None:
-    await remember_verdict(ledger, rows[0], BLACK, BAD)
-    await remember_verdict(ledger, rows[0], BLACK, GOOD)
+async def test_what_was_said_first_counts(ledger: Ledger, rows: tuple[int, int]) -> None:
+    assert await remember_verdict(ledger, rows[0], BLACK, GOOD) == GOOD
+    assert await remember_verdict(ledger, rows[0], BLACK, BAD) == GOOD
     assert await verdicts(ledger, rows) == {(rows[0], BLACK): GOOD}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Final
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import ClipStorage
@@ -17,13 +18,11 @@ from prefect_kling.flows.reckoning import Reckoner
 from prefect_kling.flows.standing import Standing, standings
 from prefect_kling.gateway.addresses import is_loopback_url
 from prefect_kling.gateway.errors import (
+    AuthenticationFailed,
     BudgetExceeded,
-    GatewayUnavailable,
     InsufficientCredits,
     KlingError,
-    RateLimited,
     StoryboardError,
-    TaskNotFound,
 )
 from prefect_kling.gateway.limits import VideoFacts
 from prefect_kling.gateway.prices import PriceTable, micro_usd
@@ -41,6 +40,7 @@ from prefect_kling.storyboard.reader import Document, document_of, read_storyboa
 
 __all__ = ["Prepared", "Wish", "check_balance", "plan_document", "prepare", "reckoned"]
 
+_FORBIDDEN: Final = 403
 _logger = logging.getLogger(__name__)
 
 
@@ -120,8 +120,9 @@ async def prepare(
 
     Raises:
         StoryboardError, InvalidMedia: the document, or a file it names, cannot be used.
-        AuthenticationFailed: there is no key.
+        AuthenticationFailed: there is no key, or it is refused.
         BudgetExceeded: what is still to be bought may cost more than a budget allows.
+        InsufficientCredits: it most likely costs more than the account has.
         LedgerUnavailable: the ledger cannot be used.
         OSError: the storage cannot be written.
     """
@@ -257,6 +258,7 @@ async def check_balance(ours: Desk, name: str, usd: Decimal) -> None:
         usd: what it most likely costs.
 
     Raises:
+        AuthenticationFailed: the key is refused.
         InsufficientCredits: the account has less.
     """
     if not usd:
@@ -264,7 +266,10 @@ async def check_balance(ours: Desk, name: str, usd: Decimal) -> None:
     async with ours.client(once=True) as client:
         try:
             balance = (await client.balance()).balance
-        except (GatewayUnavailable, RateLimited, TaskNotFound) as error:
+        except KlingError as error:
+            if isinstance(error, AuthenticationFailed | InsufficientCredits) and error.status != _FORBIDDEN:
+                raise
+            # A gateway may not have this call, or keep it from a key that may buy all the same.
             _logger.warning("The account's balance is not known: %s", error)
             return  # the gateway says so itself, when it is asked to sell
     if usd > balance:

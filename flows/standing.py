@@ -78,7 +78,7 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
         for shot in level:
             blocking = next((need for need in shot.needs if found[need].status != "kept"), None)
             if blocking is not None:
-                found[shot.id] = _through(shot, blocking, found[blocking], shot.id in before)
+                found[shot.id] = _through(shot, blocking, found, bought_before=shot.id in before)
             else:
                 choices[shot.id] = await reckoner.choice(
                     shot, {need: facts_of(found[need]) for need in shot.needs}, pin=False
@@ -124,11 +124,18 @@ def _retaken(choice: Choice, standing: Standing, rows: Mapping[int, Purchase | N
     return Standing("new", to_buy={**standing.to_buy, following: choice.micro_usd})
 
 
-def _through(shot: PlannedShot, need: str, upstream: Standing, bought_before: bool) -> Standing:
-    to_buy = dict.fromkeys(numbers(shot, None)[1], micro_usd(shot.upper_usd))
+def _through(shot: PlannedShot, need: str, found: Mapping[str, Standing], *, bought_before: bool) -> Standing:
+    """How a shot stands whose sources are not there yet; where one of them never will be, a run buys nothing for it."""
+    wanted = () if any(_is_dead(found[source]) for source in shot.needs) else numbers(shot, None)[1]
+    to_buy = dict.fromkeys(wanted, micro_usd(shot.upper_usd))
     if not bought_before:
         return Standing("new", to_buy=to_buy)
-    return Standing("stale", through=upstream.through or need, to_buy=to_buy)
+    return Standing("stale", through=found[need].through or need, to_buy=to_buy)
+
+
+def _is_dead(standing: Standing) -> bool:
+    """Whether a run neither has nor buys a clip of it, as long as the document stays what it is."""
+    return standing.status == "failed" or (standing.status in ("new", "stale") and not standing.to_buy)
 
 
 def _sharing(plan: Plan, found: dict[str, Standing]) -> dict[str, Standing]:

@@ -175,7 +175,8 @@ class PlanView:
 
 def _generations(standing: Standing) -> int:
     """How many generations a run waits for; of one that is another shot's as well, too."""
-    waited = standing.status == "running" or (standing.status in _TO_MAKE and not standing.to_buy)
+    shared = standing.shares is not None and not standing.to_buy
+    waited = standing.status == "running" or (standing.status in _TO_MAKE and shared)
     return len(standing.to_buy) + waited
 
 

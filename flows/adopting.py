@@ -14,6 +14,7 @@ from prefect_kling.gateway.errors import StoryboardError
 from prefect_kling.ledger.adopting import adopt
 from prefect_kling.ledger.desk import Desk
 from prefect_kling.ledger.purchases import Order, Purchase
+from prefect_kling.ledger.refusals import is_moderated_row
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.storyboard.places import did_you_mean
 from prefect_kling.storyboard.reader import read_storyboard
@@ -99,10 +100,13 @@ async def _last_order(desk: Desk, adoptee: Adoptee) -> Order:
         desk.account, purchases.c.shot == adoptee.shot, purchases.c.edition == adoptee.edition
     )
     boards = sorted({row.order.storyboard for row in rows})
-    if len(boards) != 1:
-        said = f"shots of that name belong to {', '.join(boards)}" if boards else "it was never asked for"
-        raise StoryboardError(
-            f"what shot '{adoptee.shot}' of edition {adoptee.edition} is cannot be told: {said}. Name the storyboard: "
-            f"`prefect-kling ledger adopt TASK_ID FILE --shot {adoptee.shot}`"
-        )
-    return max(rows, key=lambda row: row.id).order
+    said = f"shots of that name belong to {', '.join(boards)}" if boards else "it was never asked for"
+    if len(boards) == 1:
+        last = max(rows, key=lambda row: row.id).order
+        if not any(row.order.document == last.document and is_moderated_row(row) for row in rows):
+            return last
+        said = "moderation refused it, and which words are its own only the storyboard says"
+    raise StoryboardError(
+        f"what shot '{adoptee.shot}' of edition {adoptee.edition} is cannot be told: {said}. Name the storyboard: "
+        f"`prefect-kling ledger adopt TASK_ID FILE --shot {adoptee.shot}`"
+    )

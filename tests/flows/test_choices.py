@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from prefect_kling import KlingStudio
+from prefect_kling import KlingClient, KlingStudio
 from prefect_kling.flows import render_storyboard
+from prefect_kling.flows.adopting import Adoptee, adopt_clip
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
-from prefect_kling.flows.preparing import Wish, prepare
+from prefect_kling.flows.preparing import Wish, check_balance, prepare
+from prefect_kling.gateway.errors import AuthenticationFailed, InvalidRequest, KlingError, StoryboardError
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.pruning import prunable
 from prefect_kling.simulator.faults import Faults
@@ -100,28 +102,18 @@ async def test_softer_words_that_somebody_else_bought_are_no_softening(
     assert (await render(path, studio)).usd == 0
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        (("max_retakes: 2",), ()),
-        (("takes: 3",), ()),
-        (("max_retakes: 1",), ("check: false",)),
-        (("takes: 2",), ("check: {function: choice_checks:logo, black: 15}",)),
-    ],
-)
-async def test_a_chosen_take_stays(
-    studio: KlingStudio, simulator: Running, board: Any, own_check: Any, before: tuple[str, ...], after: tuple[str, ...]
-) -> None:
+async def test_a_chosen_take_stays(studio: KlingStudio, simulator: Running, board: Any, own_check: Any) -> None:
     check = own_check(NOT_THE_FIRST)
-    await render(board(check), studio)
-    first = await render(board(*before, check), studio)
-    assert (first.film is not None, dawn(first).take) == (True, 2)
-    creates = simulator.service.stats()["creates"]
-    if not any("check" in line for line in after):
-        after = (*after, check)
-    again = await render(board(*after), studio)
-    assert (dawn(again).take, again.usd, again.film) == (dawn(first).take, Decimal(0), first.film)
-    assert simulator.service.stats()["creates"] == creates
+    first = await render(board("max_retakes: 1", check), studio)
+    assert (first.film is not None, dawn(first).take, first.usd) == (True, 2, 3 * PRICE)
+    # Fewer retakes, no check, another one that the first take might pass.
+    for lines in ([check], ["check: false"], ["check: {function: choice_checks:logo, black: 15}"]):
+        again = await render(board(*lines), studio)
+        assert (dawn(again).take, again.usd, again.film) == (2, Decimal(0), first.film)
+    more = await render(board("takes: 3", check), studio)
+    assert (dawn(more).take, more.usd) == (2, PRICE)
+    assert (await render(board(check), studio)).film == first.film
+    assert simulator.service.stats()["creates"] == 4
 
 
 async def test_a_check_that_breaks_later_gives_the_film_no_other_take(
@@ -178,3 +170,57 @@ async def test_what_is_softened_is_told_also_where_another_shot_fails(
     rendering = await render(path, studio)
     assert rendering.film is None
     assert "dawn, take 1: moderation refused it; prompt 1 of soften was used" in rendering.sentence()
+
+
+async def test_a_clip_is_adopted_as_a_take_in_the_shots_own_words(
+    studio: KlingStudio, simulator: Running, board: Any
+) -> None:
+    path = board("soften:", "  - A knight", prompt="forbiddenword", others="")
+    assert dawn(await render(path, studio)).softened == 1
+    ours = await desk(studio.settings())
+    async with ours.client() as client:
+        body = {"model": "kling-v3-omni", "mode": "std", "prompt": "Bought", "aspect_ratio": "16:9", "duration": "3"}
+        task = (await client.create(body)).task_id
+    # The ledger knows both wordings, and a take of the softer one would never be used.
+    with pytest.raises(StoryboardError, match=r"moderation refused it.*Name the storyboard"):
+        await adopt_clip(ours, Adoptee("dawn"), task)
+    adopted = await adopt_clip(ours, Adoptee("dawn", str(path)), task)
+    again = await render(path, studio)
+    assert (dawn(again).take, dawn(again).task_id, dawn(again).softened) == (adopted.order.take, task, 0)
+    assert again.usd == 0
+
+
+async def test_of_what_a_failed_shot_would_give_nothing_is_bought(
+    studio: KlingStudio, simulator: Running, board: Any, own_check: Any
+) -> None:
+    more = "  - id: rain\n    prompt: Rain\n    feature: storm\n  - id: quay\n    prompt: The quay\n"
+    path = board(own_check("return 'no'"), others=STORM + more)
+    await render(path, studio, only=["dawn"])
+    simulator.service.account.balance = 200_000
+    prepared = await prepare(str(path), studio, {}, Wish(budget=PRICE))
+    found = {shot: (standing.status, list(standing.to_buy)) for shot, standing in prepared.standings.items()}
+    assert found == {"dawn": ("failed", []), "storm": ("new", []), "rain": ("new", []), "quay": ("new", [1])}
+    assert prepared.usd == PRICE
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (InvalidRequest("no such call", status=405), False),
+        (AuthenticationFailed("not for this key", status=403), False),
+        (AuthenticationFailed("no such key", status=401), True),
+    ],
+)
+async def test_a_balance_that_nobody_tells_stops_nothing(
+    studio: KlingStudio, monkeypatch: pytest.MonkeyPatch, error: KlingError, raised: bool
+) -> None:
+    async def told(_: KlingClient) -> None:
+        raise error
+
+    monkeypatch.setattr(KlingClient, "balance", told)
+    ours = await desk(studio.settings())
+    if not raised:
+        await check_balance(ours, "T", PRICE)
+        return
+    with pytest.raises(AuthenticationFailed):
+        await check_balance(ours, "T", PRICE)

@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from prefect_kling.clips import Clip
-from prefect_kling.gateway.errors import KlingError, PurchaseUncertain
+from prefect_kling.gateway.errors import GenerationFailed, KlingError, PurchaseUncertain
 from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.tasks.results import Film
 
@@ -33,6 +33,11 @@ class TakeOutcome(BaseModel):
     error: str | None = None
     softened: int = 0
     faults: str = ""
+
+    @property
+    def was_not_made(self) -> bool:
+        """Whether the gateway made no clip of it, and bills none."""
+        return self.error_type == GenerationFailed.__name__
 
 
 class ShotOutcome(BaseModel):
@@ -112,6 +117,17 @@ class Rendering(BaseModel):
     def failures(self) -> tuple[ShotOutcome, ...]:
         """The shots that went wrong themselves; those they blocked are not among them."""
         return tuple(shot for shot in self.shots if shot.status == "failed")
+
+    @property
+    def error_types(self) -> tuple[str, ...]:
+        """The classes of what went wrong: of shots, of further takes, of the join.
+
+        A generation that failed is not among them where the shot has its clip: it is not billed, and takes are bought
+        so that one may fail.
+        """
+        further = [take for shot in self.shots for take in shot.further if not (shot.clip and take.was_not_made)]
+        kinds = (*(shot.error_type for shot in self.failures), *(take.error_type for take in further), self.error_type)
+        return tuple(kind for kind in kinds if kind is not None)
 
     def remarks(self) -> tuple[str, ...]:
         """What whoever asked for the film has to know of it, a sentence each: nothing of this happens silently."""

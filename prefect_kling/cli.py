@@ -168,7 +168,7 @@ def render(
         _print_json(_rendering_json(rendering, out))
     if film is None:
         announce(f"{rendering.title}: {rendering.sentence()}")
-        return exit_code(filter(None, (*(shot.error_type for shot in rendering.failures), rendering.error_type)))
+        return exit_code(rendering.error_types)
     cost = "would have cost" if simulate else "cost"
     kept = len([shot for shot in rendering.shots if shot.status == "kept"])
     again = f", {kept} of them there already" if kept else ""
@@ -178,8 +178,7 @@ def render(
     for remark in rendering.remarks():
         announce(remark)
     # The film is there; a further take may still wait for somebody's decision.
-    further = [take for shot in rendering.shots for take in shot.further]
-    return exit_code(take.error_type for take in further if take.error_type)
+    return exit_code(rendering.error_types)
 
 
 @app.command

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from prefect_kling.flows.outcome import Rendering, ShotOutcome
-from prefect_kling.gateway.errors import AuthenticationFailed, InvalidMedia, KlingError, PurchaseUncertain
+from prefect_kling import Clip
+from prefect_kling.flows.outcome import Rendering, ShotOutcome, TakeOutcome
+from prefect_kling.gateway.errors import AuthenticationFailed, CheckFailed, InvalidMedia, KlingError, PurchaseUncertain
 from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.ledger.states import State
 
@@ -33,6 +34,19 @@ BOUGHT = Purchase(
     stored_at=None,
 )
 
+CLIP = Clip(
+    path="/srv/films/a.mp4",
+    sha256="ab" * 32,
+    bytes=9,
+    seconds=5.04,
+    frames=121,
+    width=1280,
+    height=720,
+    task_id="t-1",
+    url="https://gateway.example.com/t-1.mp4",
+    url_expires_at=datetime(2026, 11, 29, tzinfo=UTC),
+)
+
 
 def said(*errors: Exception, bought: Purchase | None = None) -> str:
     shots = tuple(ShotOutcome.failed(f"s{n}", error, bought) for n, error in enumerate(errors))
@@ -56,3 +70,18 @@ def test_no_sentence_ends_twice() -> None:
 def test_what_was_bought_before_the_failure_is_named_once() -> None:
     assert "OSError: disk full (bought as task 7f3a)." in said(OSError("disk full"), bought=BOUGHT)
     assert said(KlingError("Task 7f3a did not end"), bought=BOUGHT).count("7f3a") == 1
+
+
+def test_a_generation_that_failed_beside_a_clip_is_told_and_is_no_error() -> None:
+    def further(kind: str) -> TakeOutcome:
+        return TakeOutcome(take=1, error_type=kind, error="The gateway made no clip")
+
+    missing = (further("GenerationFailed"), further("PurchaseUncertain"))
+    shot = ShotOutcome.stored("a", CLIP, None, kept=False, take=3).model_copy(update={"further": missing})
+    failed = ShotOutcome.failed("b", CheckFailed("b, take 2, failed its checks: black"), None).model_copy(
+        update={"further": (*missing, TakeOutcome(take=2, faults="black"))}
+    )
+    rendering = Rendering(title="T", film=None, shots=(shot, failed))
+    assert rendering.error_types == ("CheckFailed", "PurchaseUncertain", "GenerationFailed", "PurchaseUncertain")
+    assert "a, take 1: a further take is missing: The gateway made no clip" in rendering.sentence()
+    assert rendering.sentence().count("black") == 1

@@ -79,7 +79,8 @@ async def render_storyboard(
     reuse = prepared.reuse()
     if reuse is not None:
         logger.info("%s", reuse)
-    logger.info("%s: %d shots, %s to buy at most", title, len(prepared.plan.shots), shown(prepared.micro_usd))
+    apart = " without retakes" if prepared.plan.may_retake else ""
+    logger.info("%s: %d shots, %s to buy at most%s", title, len(prepared.plan.shots), shown(prepared.micro_usd), apart)
     for shot in prepared.plan.shots:
         tell(shot.id, "planned", f"{shot.usd:.2f} USD")
     return _final_state(await render(prepared, studio))

@@ -59,7 +59,8 @@ def watching(plan: Plan, micro_usd: int, told: Callable[[str], str] = str) -> It
     """Shows the steps of runs started inside the block, in this process; `told` has the last word on their details."""
     from prefect_kling.flows.progress import watcher
 
-    announce(f"{len(plan.shots)} shots, {micro_usd / 1e6:.2f} USD to buy at most; starting Prefect …")
+    apart = " without retakes" if plan.may_retake else ""
+    announce(f"{len(plan.shots)} shots, {micro_usd / 1e6:.2f} USD to buy at most{apart}; starting Prefect …")
     if sys.stderr.isatty():
         with _Board(plan).live() as show:
             token = watcher.set(lambda step: show(replace(step, detail=told(step.detail))))

@@ -150,8 +150,13 @@ class Plan:
         return sum((shot.usd * shot.takes for shot in self.shots), Decimal(0))
 
     @property
+    def may_retake(self) -> bool:
+        """Whether checks may have more takes bought than are wanted; no price holds those."""
+        return any(shot.max_retakes and not shot.take for shot in self.shots)
+
+    @property
     def upper_usd(self) -> Decimal:
-        """The most that all of it can cost."""
+        """The most that all of it can cost, but for retakes."""
         return sum((shot.upper_usd * shot.takes for shot in self.shots), Decimal(0))
 
 

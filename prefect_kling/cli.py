@@ -455,8 +455,13 @@ def _shot_json(shot: ShotOutcome) -> dict[str, Any]:
         "take": shot.take,
         "softened": shot.softened,
         "faults": shot.faults,
-        "further_takes": [take.model_dump(mode="json") for take in shot.further],
+        "further_takes": [_take_json(take) for take in shot.further],
     }
+
+
+def _take_json(take: TakeOutcome) -> dict[str, Any]:
+    clip = {"clip": take.clip.path, "sha256": take.clip.sha256} if take.clip else {"clip": None, "sha256": None}
+    return {**take.model_dump(mode="json"), "usd": float(take.usd), **clip}
 
 
 def _print_json(document: object) -> None:

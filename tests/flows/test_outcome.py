@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
-from prefect_kling import Clip
+from prefect_kling import Clip, cli
 from prefect_kling.flows.outcome import Rendering, ShotOutcome, TakeOutcome
 from prefect_kling.gateway.errors import AuthenticationFailed, CheckFailed, InvalidMedia, KlingError, PurchaseUncertain
 from prefect_kling.ledger.purchases import Order, Purchase
@@ -85,3 +86,14 @@ def test_a_generation_that_failed_beside_a_clip_is_told_and_is_no_error() -> Non
     assert rendering.error_types == ("CheckFailed", "PurchaseUncertain", "GenerationFailed", "PurchaseUncertain")
     assert "a, take 1: a further take is missing: The gateway made no clip" in rendering.sentence()
     assert rendering.sentence().count("black") == 1
+
+
+def test_a_further_take_is_printed_in_the_shape_of_a_shot() -> None:
+    take = TakeOutcome(take=2, usd=Decimal("0.1899"), clip=CLIP)
+    shot = ShotOutcome.stored("a", CLIP, None, kept=True, take=1).model_copy(update={"further": (take,)})
+    printed = cli._shot_json(shot)
+    (further,) = printed["further_takes"]
+    assert (further["usd"], further["clip"], further["sha256"]) == (0.1899, CLIP.path, CLIP.sha256)
+    assert {name: type(further[name]) for name in ("usd", "clip")} == {
+        name: type(printed[name]) for name in ("usd", "clip")
+    }

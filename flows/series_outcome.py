@@ -45,7 +45,8 @@ class SeriesRow(BaseModel):
         film: where it is in storage.
         seconds: how long it plays.
         usd: what this run bought for it, at the most that it can cost.
-        error_type, error: class and message of what went wrong; of a rendered film, what is missing beside it.
+        error_type, error: class and message of what went wrong; of a rendered film, what has to be known of it, such as
+            a take that is missing or a softer prompt that was used.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -72,17 +73,15 @@ class SeriesRow(BaseModel):
 
     def as_ended(self, rendering: Rendering) -> Self:
         """The row, with what became of its film."""
-        wrong = [shot.error_type for shot in rendering.failures]
-        missing = [take.error_type for shot in rendering.shots for take in shot.further]
         kinds = sorted(
-            filter(None, (*wrong, *missing, rendering.error_type)),
+            rendering.error_types,
             key=lambda kind: _TOLD_FIRST.index(kind) if kind in _TOLD_FIRST else len(_TOLD_FIRST),
         )
         found: dict[str, Any] = {"usd": rendering.usd, "error_type": kinds[0] if kinds else None}
         film = rendering.film
         if film is None:
             return self.model_copy(update={**found, "status": "failed", "error": _reasons(rendering)})
-        told = "; ".join(rendering.remarks()) if kinds else None
+        told = "; ".join(rendering.remarks()) or None
         return self.model_copy(
             update={**found, "status": "rendered", "film": film.path, "seconds": film.seconds, "error": told}
         )

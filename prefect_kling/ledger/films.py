@@ -15,7 +15,7 @@ from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.schema import films
 
-__all__ = ["FilmRecord", "film_named", "films_in", "films_of", "remember_film"]
+__all__ = ["FilmRecord", "film_named", "films_in", "remember_film"]
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,13 @@ class FilmRecord:
 
 async def film_named(ledger: Ledger, account: Account, edition: str, name: str) -> FilmRecord | None:
     """The film of an edition that has this name in storage."""
-    found = await _select(ledger, account, films.c.edition == edition, films.c.name == name)
-    return found[0] if found else None
-
-
-async def films_of(
-    ledger: Ledger, account: Account, *, edition: str | None = None, storyboard: str | None = None
-) -> list[FilmRecord]:
-    """An account's films, those of an edition or a storyboard where one is given, the oldest first."""
-    conditions = []
-    if edition is not None:
-        conditions.append(films.c.edition == edition)
-    if storyboard is not None:
-        conditions.append(films.c.storyboard == storyboard)
-    return await _select(ledger, account, *conditions)
-
-
-async def _select(ledger: Ledger, account: Account, *conditions: ColumnElement[bool]) -> list[FilmRecord]:
     account_id = await ledger.account_id(account)
-    return await in_backroom(ledger.db.read(lambda connection: films_in(connection, account_id, *conditions)))
+
+    async def work(connection: AsyncConnection) -> list[FilmRecord]:
+        return await films_in(connection, account_id, films.c.edition == edition, films.c.name == name)
+
+    found = await in_backroom(ledger.db.read(work))
+    return found[0] if found else None
 
 
 async def films_in(connection: AsyncConnection, account_id: int, *conditions: ColumnElement[bool]) -> list[FilmRecord]:

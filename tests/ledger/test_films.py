@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from prefect_kling.ledger.films import FilmRecord, film_named, films_of, remember_film
+from prefect_kling.ledger.films import FilmRecord, film_named, remember_film
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account
 
@@ -40,28 +40,13 @@ async def test_a_film_that_is_made_anew_takes_the_place_of_the_old(
     ledger: Ledger, account: Account, shift: Shift
 ) -> None:
     await remember_film(ledger, account, FILM)
-    (first,) = await films_of(ledger, account)
+    first = await film_named(ledger, account, "main", FILM.name)
+    assert first is not None
     shift.advance(60)
     await remember_film(ledger, account, replace(first, recipe="f3" * 32, film={}, purchases=(4,)))
-    (second,) = await films_of(ledger, account)
+    second = await film_named(ledger, account, "main", FILM.name)
+    assert second is not None
     assert (second.recipe, second.film, second.purchases) == ("f3" * 32, {}, (4,))
     assert first.rendered_at is not None
     assert second.rendered_at is not None
     assert second.rendered_at > first.rendered_at
-
-
-async def test_films_are_listed_by_edition_and_storyboard(ledger: Ledger, account: Account, shift: Shift) -> None:
-    daily = replace(FILM, edition="daily", name="films/daily/lighthouse.mp4")
-    harbour = replace(FILM, storyboard="harbour", name="films/main/harbour.mp4")
-    for film in (FILM, daily, harbour):
-        await remember_film(ledger, account, film)
-        shift.advance(1)
-
-    async def names(**only: str) -> list[str]:
-        return [film.name for film in await films_of(ledger, account, **only)]
-
-    assert await names() == [FILM.name, daily.name, harbour.name]
-    assert await names(edition="main") == [FILM.name, harbour.name]
-    assert await names(storyboard="lighthouse") == [FILM.name, daily.name]
-    assert await names(edition="daily", storyboard="harbour") == []
-    assert await films_of(ledger, Account(account.base_url, "second")) == []

@@ -42,9 +42,14 @@ async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
         BudgetExceeded: a budget does not allow it; nothing was bought.
     """
     run = _Run(prepared, studio)
-    plan, title = prepared.plan, prepared.document.storyboard.title
+    # To the end of the join, so that no prune takes a clip away that the film is about to use.
     async with run.admitted():
-        outcomes = await run.shots()
+        return await _rendered(run)
+
+
+async def _rendered(run: _Run) -> Rendering:
+    plan, title = run.plan, run.prepared.document.storyboard.title
+    outcomes = await run.shots()
     clips = {outcome.id: outcome.clip for outcome in outcomes if outcome.clip is not None}
     if len(clips) < len(outcomes):
         return Rendering(title=title, film=None, shots=tuple(outcomes))
@@ -69,7 +74,7 @@ class _Run:
 
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
-        """Holds the money for every shot that is to be bought, until all of them are through."""
+        """Holds the money for every shot that is to be bought, and says that a run of this edition is under way."""
         ledger, account = self.desk.ledger, self.desk.account
         hold = Hold(self.reckoner.edition, self.prepared.document.digest, self.reckoner.run)
         wanted = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
+from prefect_kling.cli_codes import MONEY, REFUSED, USAGE
 from prefect_kling.cli_studio import StudioName, quieten_prefect, studio_named
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.terminal import announce
@@ -22,9 +23,7 @@ __all__ = ["doctor", "worst_code"]
 
 STUDIO_SECONDS: Final = 5.0
 """A saved studio is read before the rest can be looked at, and has its part of the time."""
-# As in `cli`, whose table of codes this command's are taken from.
-_OTHER: Final = 2
-_CODES: Final = {"credits": 4, "key": 3}
+_CODES: Final = {"credits": MONEY, "key": REFUSED}
 
 
 def doctor(*, studio: StudioName = None, json: Annotated[bool, Parameter(negative="")] = False) -> int:
@@ -82,4 +81,4 @@ async def _settings(name: str | None) -> StudioSettings:
 def worst_code(findings: Iterable[Finding]) -> int:
     """The exit code: 0 where nothing failed, else that of the worst failure."""
     causes = {found.cause for found in findings if found.state == "failed"}
-    return next((code for cause, code in _CODES.items() if cause in causes), _OTHER if causes else 0)
+    return next((code for cause, code in _CODES.items() if cause in causes), USAGE if causes else 0)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from prefect_kling.gateway.errors import LedgerUnavailable
 from prefect_kling.ledger.schema import Time
 from prefect_kling.ledger.trouble import TROUBLES, Trouble, said, trouble
 
-__all__ = ["ATTEMPT_SECONDS", "FOR_EVER", "PATIENCE", "Database", "database_url", "storable"]
+__all__ = ["ATTEMPT_SECONDS", "FOR_EVER", "PATIENCE", "Database", "chunks", "database_url", "storable"]
 
 T = TypeVar("T")
 
@@ -41,6 +41,7 @@ _DRIVERS: Final = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+async
 _OPTIONS: Final = frozenset(
     {"host", "port", "ssl", "passfile", "target_session_attrs", "prepared_statement_cache_size"}
 )
+_CHUNK: Final = 500
 _Kind = Literal["read", "write", "single"]
 _ALONE: Final[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 _BUSY_MILLISECONDS: Final = 2000
@@ -115,6 +116,13 @@ def _of_postgresql(url: URL) -> URL:
             f"{', '.join(sorted(_OPTIONS))}; user and password stand before the @"
         )
     return url.set(query=query)
+
+
+def chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """Values, each once, in lists of as many as one statement may ask for."""
+    left = list(dict.fromkeys(values))
+    for start in range(0, len(left), _CHUNK):
+        yield left[start : start + _CHUNK]
 
 
 def storable(text: str) -> str:

@@ -27,7 +27,7 @@ from prefect_kling.gateway.errors import BudgetExceeded
 from prefect_kling.ledger import holds
 from prefect_kling.ledger.answers import Journal
 from prefect_kling.ledger.backroom import close_at_end, closed, in_backroom
-from prefect_kling.ledger.database import PATIENCE, Database, storable
+from prefect_kling.ledger.database import PATIENCE, Database, chunks, storable
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.money import Limits, Spent, periods, refusal
 from prefect_kling.ledger.owners import is_surely_gone, this_process
@@ -42,7 +42,6 @@ T = TypeVar("T")
 
 LEASE_SECONDS: Final = 90.0
 """A sender is believed to be sending for so long; a POST starts within 10 s of the lease and ends 60 s later."""
-_CHUNK: Final = 500
 
 
 class _NoSlot(Exception):
@@ -126,14 +125,12 @@ class Ledger:
 
     async def find(self, account: Account, edition: str, keys: Iterable[str]) -> dict[str, Purchase]:
         """The live rows with these keys, by key."""
-        account_id, wanted = await self.account_id(account), list(dict.fromkeys(keys))
+        account_id, wanted = await self.account_id(account), list(chunks(keys))
 
         async def work(connection: AsyncConnection) -> dict[str, Purchase]:
             found: dict[str, Purchase] = {}
-            for start in range(0, len(wanted), _CHUNK):
-                rows = await connection.execute(
-                    select(purchases).where(_is_live(account_id, edition, wanted[start : start + _CHUNK]))
-                )
+            for some in wanted:
+                rows = await connection.execute(select(purchases).where(_is_live(account_id, edition, some)))
                 found |= {row["key"]: Purchase.read(row) for row in rows.mappings()}
             return found
 
@@ -461,8 +458,7 @@ class Ledger:
         """
         waiting = {answer.token: answer for answer in self.journal.answers() if answer.ledger == self.id}
         replayed = 0
-        for start in range(0, len(waiting), _CHUNK):
-            tokens = list(waiting)[start : start + _CHUNK]
+        for tokens in chunks(waiting):
             for purchase in await self.select(purchases.c.token.in_(tokens), purchases.c.task_id.is_(None)):
                 # A task that another row has stays with that row; this one was told so when it was answered.
                 with suppress(IntegrityError):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 from prefect_kling.gateway.moderation import is_moderated
 from prefect_kling.ledger.buying import as_before
+from prefect_kling.ledger.database import chunks
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account, Purchase
 from prefect_kling.ledger.schema import purchases
@@ -14,18 +14,15 @@ from prefect_kling.ledger.states import State
 
 __all__ = ["is_moderated_row", "moderated"]
 
-_CHUNK: Final = 500
-
 
 async def moderated(ledger: Ledger, account: Account, edition: str, keys: Iterable[str]) -> set[str]:
     """Those of some keys that moderation has refused, on a create or as a task."""
-    wanted = list(dict.fromkeys(keys))
     found: set[str] = set()
-    for start in range(0, len(wanted), _CHUNK):
+    for some in chunks(keys):
         rows = await ledger.of_account(
             account,
             purchases.c.edition == edition,
-            purchases.c.key.in_(wanted[start : start + _CHUNK]),
+            purchases.c.key.in_(some),
             purchases.c.state.in_([str(State.REFUSED), str(State.FAILED)]),
         )
         found |= {row.order.key for row in rows if is_moderated_row(row)}

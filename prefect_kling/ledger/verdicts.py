@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from prefect_kling.ledger.backroom import in_backroom
-from prefect_kling.ledger.database import storable
+from prefect_kling.ledger.database import chunks, storable
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.schema import verdicts as table
 
 __all__ = ["Verdict", "remember_verdict", "verdicts"]
-
-_CHUNK: Final = 500
 
 
 @dataclass(frozen=True)
@@ -29,14 +26,14 @@ class Verdict:
 
 async def verdicts(ledger: Ledger, purchase_ids: Iterable[int]) -> dict[tuple[int, str], Verdict]:
     """All that is known about purchases, by the number of the row and the digest of the specification."""
-    wanted = list(dict.fromkeys(purchase_ids))
+    wanted = list(chunks(purchase_ids))
 
     async def work(connection: AsyncConnection) -> dict[tuple[int, str], Verdict]:
         found: dict[tuple[int, str], Verdict] = {}
-        for start in range(0, len(wanted), _CHUNK):
+        for some in wanted:
             rows = await connection.execute(
                 select(table.c.purchase_id, table.c.spec, table.c.passed, table.c.said).where(
-                    table.c.purchase_id.in_(wanted[start : start + _CHUNK])
+                    table.c.purchase_id.in_(some)
                 )
             )
             found |= {(purchase_id, spec): Verdict(passed, said) for purchase_id, spec, passed, said in rows}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prefect_kling import KlingClient, KlingStudio
-from prefect_kling.flows import render_storyboard
+from prefect_kling.flows import render_storyboard, rendering
 from prefect_kling.flows.adopting import Adoptee, adopt_clip
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
 from prefect_kling.flows.preparing import Wish, check_balance, prepare
@@ -224,3 +224,22 @@ async def test_a_balance_that_nobody_tells_stops_nothing(
         return
     with pytest.raises(AuthenticationFailed):
         await check_balance(ours, "T", PRICE)
+
+
+async def test_nothing_is_pruned_while_a_film_is_joined(
+    studio: KlingStudio, simulator: Running, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await render(board("takes: 2"), studio)
+    ours = await desk(studio.settings())
+    assert [row.order.take for row in await prunable(ours.ledger, ours.account, ours.storage())] == [2]
+    seen: list[int] = []
+
+    async def looked(self: Any, *given: Any) -> Any:
+        seen.append(len(await prunable(ours.ledger, ours.account, ours.storage())))
+        return await join(self, *given)
+
+    join = rendering._Run.join
+    monkeypatch.setattr(rendering._Run, "join", looked)
+    # The film is about to use a take that no film has used yet.
+    assert (await render(board("takes: 2", "take: 2"), studio)).film is not None
+    assert seen == [0]

@@ -12,7 +12,7 @@ WIDE = ("W", "F")  # East Asian Width, Unicode annex 11
 # Han, kana and fullwidth forms stand without spaces between words, so a line may end behind any of them; but none
 # begins with what closes a sentence.
 UNSPACED = r"\u2e80-\u303f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
-CLOSING = r"、。〉》」』】〕〗！），．：；？｝ー々ぁぃぅぇぉっゃゅょァィゥェォッャュョ"
+CLOSING = r"\u3001\u3002\u3009\u300b\u300d\u300f\u3011\u30fc\uff01\uff09\uff0c\uff0e\uff1a\uff1b\uff1f"
 PIECE = re.compile(rf"[^\S\n]*(?:[{UNSPACED}][{CLOSING}]*|[^\s{UNSPACED}]+[{CLOSING}]*)")
 
 

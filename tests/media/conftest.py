@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from prefect_kling.media.facts import MediaFacts, VideoFacts
+
 BEEP = 0.2
 RATE = 48_000
 
@@ -201,3 +203,39 @@ def _text(entry: Path) -> str:
         return entry.read_bytes().decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+@pytest.fixture(scope="session")
+def as_probed() -> Callable[..., MediaFacts]:
+    """`as_probed(path, frames=120, rate=Fraction(24))`: what a probe says of such a 720p clip; there need be none."""
+
+    def say(path: str | Path, frames: int = 120, rate: Fraction = Fraction(24)) -> MediaFacts:
+        video = VideoFacts(
+            index=0,
+            codec="h264",
+            tag="avc1",
+            profile="High",
+            width=1280,
+            height=720,
+            rotation=0,
+            mirrored=False,
+            sample_aspect=Fraction(1),
+            pixel_format="yuv420p",
+            field_order=1,
+            colour=(1, 1, 1, 1),
+            frame_rate=rate,
+            time_base=Fraction(1, 12_288),
+            start=Fraction(0),
+            seconds=frames / rate,
+            frames=frames,
+            packets=frames,
+            delay=1024,
+            constant=True,
+            starts_clean=True,
+            parameters_inside=False,
+            extradata_bytes=49,
+            extradata_sha256="a" * 64,
+        )
+        return MediaFacts(Path(path), 1000, "isom", frames / rate, video, None)
+
+    return say

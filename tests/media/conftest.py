@@ -148,6 +148,19 @@ def ffmpeg() -> Callable[..., None]:
     return run
 
 
+@pytest.fixture(scope="session")
+def frame_sums() -> Callable[[Path], list[str]]:
+    """The MD5 of each decoded frame of a film's picture, by ffmpeg's `framemd5`."""
+
+    def sums(path: Path) -> list[str]:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-nostdin", "-i", str(path)]
+        command += ["-map", "0:v", "-f", "framemd5", "-"]
+        listed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+        return [line.rpartition(",")[2].strip() for line in listed.splitlines() if not line.startswith("#")]
+
+    return sums
+
+
 @pytest.fixture
 def without_start(shots: list[Path], tmp_path: Path, ffmpeg: Callable[..., None]) -> Path:
     """The first shot from its fifth frame on, cut as editors cut: all is still there, an edit list hides the start."""

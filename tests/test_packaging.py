@@ -20,7 +20,8 @@ MAPPED = ("blocks", "tasks", "flows")
 # Data flows down: what each room may import of ours, besides itself.
 BELOW = {
     "gateway": set(),
-    "storyboard": {"gateway"},
+    # media: its plain values `cut`, `facts` and `transitions` alone, which a document's cut becomes; see below.
+    "storyboard": {"gateway", "media"},
     "media": {"gateway"},
     "simulator": {"gateway"},
     "settings": {"gateway"},
@@ -84,6 +85,12 @@ def test_imports_point_downwards(name: str) -> None:
     for imported in _imports(MODULES[name]):
         other = imported.split(".")[1]
         assert other == room or other in BELOW[room], f"{name} imports {imported}"
+
+
+def test_a_storyboard_takes_plain_values_from_the_cutting_room_and_nothing_that_works() -> None:
+    taken = {other for name in MODULES if ".storyboard." in name for other in _imports(MODULES[name])}
+    plain = {f"prefect_kling.media.{name}" for name in ("cut", "facts", "transitions")}
+    assert {name for name in taken if name.startswith("prefect_kling.media")} == plain
 
 
 def test_public_names_are_all_there() -> None:

@@ -8,18 +8,30 @@ are plain text. What spans fields, shots or files is the plan's business.
 # No `from __future__ import annotations` here: Prefect reads these annotations to draw its form.
 import unicodedata
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from prefect_kling.gateway.requests import AspectRatio, Mode, Model
+from prefect_kling.storyboard.cut import LONGEST_TRANSITION, Cut, KindOrNone, Music, Trim
+from prefect_kling.storyboard.values import Address, Number, Written, in_one_word, on_off, whole, yes_no
 
-__all__ = ["Check", "Cut", "Defaults", "MultiShotPart", "Shot", "Storyboard", "repeated_ids", "slug"]
+__all__ = [
+    "OF_THE_CUT",
+    "Check",
+    "Cut",
+    "Defaults",
+    "MultiShotPart",
+    "Music",
+    "Shot",
+    "Storyboard",
+    "repeated_ids",
+    "slug",
+]
 
 MAX_SHOTS = 2000
 MAX_PROMPT = 2500
-MAX_ADDRESS = 4096
 # Far above what any model takes: how many go with what is a rule across fields, told by the plan with its number.
 MAX_INPUTS = 20
 MAX_TAKE = 1000
@@ -30,40 +42,12 @@ _MAX_FOLDER_BYTES = 80
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 
 
-def _on_off(value: Any) -> Any:
-    return {True: "on", False: "off", "true": "on", "false": "off"}.get(value, value) if _hashable(value) else value
-
-
-def _yes_no(value: Any) -> Any:
-    return {True: "yes", False: "no", "true": "yes", "false": "no"}.get(value, value) if _hashable(value) else value
-
-
-def _hashable(value: Any) -> bool:
-    # 1 == True in Python, and `sound: 1` is not what anybody means.
-    return isinstance(value, bool | str)
-
-
-def _whole(value: Any) -> Any:
-    # A number that comes from a variable has to stand in quotes in YAML, and so arrives as text.
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-        return int(value)
-    if isinstance(value, bool | float | str):
-        raise PydanticCustomError("whole", "a whole number is needed")
-    return value
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticCustomError("seconds", "a number of seconds is needed")
-    return value
-
-
 def _all_or_nothing(value: Any) -> Any:
     # `check: true` and `check: false` are what people write first.
-    if value in (True, "true") and _hashable(value):
+    if value in (True, "true") and in_one_word(value):
         looks: dict[str, Any] = dict.fromkeys(("length", "size", "frames", "decodes", "sound"), True)
         return looks | {"black": LONGEST_BLACK, "frozen": LONGEST_FROZEN}
-    return {"off": True} if value in (False, "false") and _hashable(value) else value
+    return {"off": True} if value in (False, "false") and in_one_word(value) else value
 
 
 LONGEST_BLACK = 0.5
@@ -72,28 +56,23 @@ LONGEST_FROZEN = 2.0
 
 ShotId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", min_length=1, max_length=64)]
 InputName = Annotated[str, StringConstraints(pattern=r"^[^\W\d]\w*$", max_length=64)]
-Address = Annotated[str, StringConstraints(max_length=MAX_ADDRESS)]
-ElementId = Annotated[int, Field(ge=1, le=2**63 - 1), BeforeValidator(_whole)]
+ElementId = Annotated[int, Field(ge=1, le=2**63 - 1), BeforeValidator(whole)]
 Sound = Literal["on", "off"]
 KeepSound = Literal["yes", "no"]
 
 
-class _Written(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MultiShotPart(_Written):
+class MultiShotPart(Written):
     """One part of a shot that the model cuts into several by itself."""
 
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=512)] = Field(
         description="What this part shows; 512 characters at most, the look included."
     )
-    duration: Annotated[int, Field(ge=1, le=15), BeforeValidator(_whole)] = Field(
+    duration: Annotated[int, Field(ge=1, le=15), BeforeValidator(whole)] = Field(
         description="Seconds of this part. The parts add up to the shot's duration."
     )
 
 
-class Check(_Written):
+class Check(Written):
     """What a clip is held against before the film uses it; a field that is not said is not looked at."""
 
     off: bool = Field(default=False, description="Look at nothing, whatever the defaults say.")
@@ -101,10 +80,10 @@ class Check(_Written):
     size: bool = Field(default=False, description="It has the pixels that mode and aspect_ratio give.")
     frames: bool = Field(default=False, description="Its frames are all there and evenly spaced.")
     decodes: bool = Field(default=False, description="Every frame of it decodes without an error.")
-    black: Annotated[float, Field(ge=0, le=15), BeforeValidator(_number)] = Field(
+    black: Annotated[Number, Field(ge=0, le=15)] = Field(
         default=0, description="The longest stretch of black that passes, in seconds. 0: not looked at."
     )
-    frozen: Annotated[float, Field(ge=0, le=15), BeforeValidator(_number)] = Field(
+    frozen: Annotated[Number, Field(ge=0, le=15)] = Field(
         default=0, description="The longest stretch without motion that passes, in seconds. 0: not looked at."
     )
     sound: bool = Field(default=False, description="Where sound was asked for, it can be heard.")
@@ -117,7 +96,7 @@ class Check(_Written):
     )
 
 
-class Defaults(_Written):
+class Defaults(Written):
     """What holds for every shot that does not say otherwise, where the gateway takes the field at all."""
 
     model: Model = Field(default="kling-v3-omni", description="The model that makes the shots.")
@@ -126,29 +105,29 @@ class Defaults(_Written):
         default="16:9",
         description="Shape of the picture. Not sent with base edits and first frames, which bring their own.",
     )
-    duration: Annotated[int, Field(ge=3, le=15), BeforeValidator(_whole)] = Field(
+    duration: Annotated[int, Field(ge=3, le=15), BeforeValidator(whole)] = Field(
         default=5,
         description="Seconds: 3 to 10 for kling-video-o1, 3 to 15 for kling-v3-omni. Not sent with base edits.",
     )
-    sound: Annotated[Sound, BeforeValidator(_on_off)] = Field(
+    sound: Annotated[Sound, BeforeValidator(on_off)] = Field(
         default="off", description="Whether the model makes sound. Shots with base or feature have none in any case."
     )
-    keep_original_sound: Annotated[KeepSound, BeforeValidator(_yes_no)] = Field(
+    keep_original_sound: Annotated[KeepSound, BeforeValidator(yes_no)] = Field(
         default="no", description="Whether shots with base or feature keep that video's sound."
     )
     check: Annotated[Check, BeforeValidator(_all_or_nothing)] = Field(
         default_factory=Check, description="What clips are held against; true for all that can be looked at."
     )
-    max_retakes: Annotated[int, Field(ge=0, le=MAX_RETAKES), BeforeValidator(_whole)] = Field(
+    max_retakes: Annotated[int, Field(ge=0, le=MAX_RETAKES), BeforeValidator(whole)] = Field(
         default=0, description="How many more takes may be bought of a shot whose takes fail their checks."
     )
-    fit: Annotated[Literal["yes", "no"], BeforeValidator(_yes_no)] = Field(
+    fit: Annotated[Literal["yes", "no"], BeforeValidator(yes_no)] = Field(
         default="no",
         description="Whether local images are converted, scaled or cropped until the gateway takes them.",
     )
 
 
-class Shot(_Written):
+class Shot(Written):
     """One generation. Every field but the id may be left out; empty means: as in the defaults, or none."""
 
     id: ShotId = Field(
@@ -166,14 +145,14 @@ class Shot(_Written):
         default="", description="std makes 720p, pro makes 1080p. Empty: as in the defaults."
     )
     aspect_ratio: Literal["", "16:9", "9:16", "1:1"] = Field(default="", description="Empty: as in the defaults.")
-    duration: Annotated[int, Field(ge=0, le=15), BeforeValidator(_whole)] = Field(
+    duration: Annotated[int, Field(ge=0, le=15), BeforeValidator(whole)] = Field(
         default=0,
         description=(
             "Seconds: 3 to 10 for kling-video-o1, 3 to 15 for kling-v3-omni. 0: the sum of multi_shot, else as in the "
             "defaults. A base edit is as long as its input."
         ),
     )
-    sound: Annotated[Literal["", "on", "off"], BeforeValidator(_on_off)] = Field(
+    sound: Annotated[Literal["", "on", "off"], BeforeValidator(on_off)] = Field(
         default="", description="Whether the model makes sound; not with base or feature. Empty: as in the defaults."
     )
     base: Address = Field(
@@ -184,7 +163,7 @@ class Shot(_Written):
         default="",
         description="The video whose style, subject and camera this shot goes on with: a shot's id, a path or a URL.",
     )
-    keep_original_sound: Annotated[Literal["", "yes", "no"], BeforeValidator(_yes_no)] = Field(
+    keep_original_sound: Annotated[Literal["", "yes", "no"], BeforeValidator(yes_no)] = Field(
         default="",
         description="Whether the sound of base or feature is kept. Empty: as in the defaults, which is no.",
     )
@@ -221,21 +200,21 @@ class Shot(_Written):
             "and duration, or the word intelligence to let the model decide."
         ),
     )
-    takes: Annotated[int, Field(ge=1, le=20), BeforeValidator(_whole)] = Field(
+    takes: Annotated[int, Field(ge=1, le=20), BeforeValidator(whole)] = Field(
         default=1,
         description=(
             "How many takes to buy, to choose from. The film uses the first that passes its checks, or the last that "
             "--retake made."
         ),
     )
-    take: Annotated[int, Field(ge=0, le=MAX_TAKE), BeforeValidator(_whole)] = Field(
+    take: Annotated[int, Field(ge=0, le=MAX_TAKE), BeforeValidator(whole)] = Field(
         default=0, description="The number of the take that the film uses, whatever checks say. 0: see takes."
     )
     check: Annotated[Check, BeforeValidator(_all_or_nothing)] = Field(
         default_factory=Check,
         description="What its clip is held against, in place of the defaults; true for all that can be looked at.",
     )
-    max_retakes: Annotated[int, Field(ge=-1, le=MAX_RETAKES), BeforeValidator(_whole)] = Field(
+    max_retakes: Annotated[int, Field(ge=-1, le=MAX_RETAKES), BeforeValidator(whole)] = Field(
         default=-1,
         description="How many more takes may be bought where all fail their checks. -1: as in the defaults.",
     )
@@ -247,7 +226,7 @@ class Shot(_Written):
             "Prompts to try in turn where the gateway's moderation refuses the shot. Which one was used is always said."
         ),
     )
-    fit: Annotated[Literal["", "yes", "no"], BeforeValidator(_yes_no)] = Field(
+    fit: Annotated[Literal["", "yes", "no"], BeforeValidator(yes_no)] = Field(
         default="",
         description=(
             "Whether its local images are converted, scaled or cropped until the gateway takes them. Empty: as in the "
@@ -255,15 +234,32 @@ class Shot(_Written):
         ),
     )
     in_cut: bool = Field(default=True, description="Whether the film shows it; no for shots that are only a source.")
+    trim: Trim = Field(
+        default_factory=list,
+        description="Seconds of its clip that the film begins and ends with, [in, out]; out 0 means to its end.",
+    )
+    transition: KindOrNone = Field(
+        default="", description="How the shot before it goes over into it. Empty: as in the cut."
+    )
+    transition_length: Annotated[Number, Field(ge=0, le=LONGEST_TRANSITION)] = Field(
+        default=0, description="Seconds that this transition takes. 0: as in the cut."
+    )
+    narration: Address = Field(
+        default="",
+        description=(
+            "A sound file beside the document that begins with this shot and may go on over the shots behind it."
+        ),
+    )
+    caption: Annotated[str, StringConstraints(max_length=500)] = Field(
+        default="", description="Words to be read while it is seen; several lines are several lines."
+    )
 
 
-class Cut(_Written):
-    """How the clips become a film. The shots' order in the document is their order in the film."""
-
-    transition: Literal["cut"] = Field(default="cut", description="How one shot follows another: cut, a hard cut.")
+OF_THE_CUT: Final = ("in_cut", "trim", "transition", "transition_length", "narration", "caption")
+"""A shot's fields that change the film, and nothing that is bought for it."""
 
 
-class Storyboard(_Written):
+class Storyboard(Written):
     """A film, shot by shot: what `prefect-kling render` and the flow `render_storyboard` take."""
 
     title: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(

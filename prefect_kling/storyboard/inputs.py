@@ -24,6 +24,8 @@ __all__ = [
     "Unusable",
     "image_problem",
     "is_local",
+    "is_there",
+    "local_file",
     "no_such_shot",
     "references",
     "resolved",
@@ -74,6 +76,11 @@ class Reference:
     def is_image(self) -> bool:
         """Whether it goes where images go."""
         return self.place[0] == "image_list"
+
+    @property
+    def is_first_frame(self) -> bool:
+        """Whether the shot starts on it."""
+        return self.field[0] in ("continues", "first_frame")
 
 
 @dataclass(frozen=True)
@@ -150,6 +157,37 @@ def resolved(
     if _WEB.match(root) and not _SCHEME.match(value):
         return Input(reference.place, "url", _joined(root, value))
     return Input(reference.place, "file", _far(value, root, allow_outside))
+
+
+def local_file(value: str, root: str | None, *, allow_outside: bool = False) -> Path:
+    """A file that a document names and that stays on this machine: sound for the film, a font.
+
+    Args:
+        value: as the user wrote it.
+        root, allow_outside: as for `resolved`.
+
+    Raises:
+        Unusable: it is not there, is outside where it may not be, or the document is none on this machine.
+    """
+    if root is None or _SCHEME.match(root):
+        comes = "was typed in" if root is None else f"comes from {root.partition('://')[0]}://"
+        raise Unusable(
+            f"'{short(value)}' has to be a file beside the document, and this one {comes}; save it as a file on this "
+            "machine, with the file beside it"
+        )
+    if _WEB.match(value):
+        raise Unusable(f"'{short(value)}' is a URL; download it, and name the file")
+    path = _near(value, root, allow_outside)
+    if not is_local(path):
+        raise Unusable(f"'{short(value)}' is no file on this machine; copy it there, and name the copy")
+    if not is_there(path):
+        raise Unusable(f"there is no file '{short(path)}'")
+    return Path(path)
+
+
+def is_there(path: str) -> bool:
+    """Whether there is a regular file of that path, or a link to one; a path that can be none is no error."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises for a name that is too long
 
 
 def no_such_shot(value: str, shot_ids: Mapping[str, int]) -> str:

@@ -7,11 +7,22 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from prefect_kling.storyboard.document import Check, Cut, Defaults, MultiShotPart, Shot, Storyboard, repeated_ids
+from prefect_kling.storyboard.document import (
+    Check,
+    Cut,
+    Defaults,
+    MultiShotPart,
+    Music,
+    Shot,
+    Storyboard,
+    repeated_ids,
+)
 from prefect_kling.storyboard.places import Path, Place, Problems, did_you_mean, label, short
 
 __all__ = ["note_mistakes", "note_repeated_ids", "shot_ids"]
 
+_MANY_WORDS = 12
+"""Of more words than these, those that were most likely meant are told."""
 _UNIONS = {
     "elements": "takes a list of ids, or names with an id each",
     "multi_shot": "takes the word intelligence, or a list of 1 to 6 parts with prompt and duration",
@@ -123,6 +134,8 @@ def _unknown(_value: Any, _context: dict[str, Any], path: Path) -> str:
 def _model_at(path: Path) -> type[BaseModel]:
     if path[-1:] == ("check",):
         return Check
+    if path == ("cut", "music"):
+        return Music
     if path[:1] == ("shots",):
         return MultiShotPart if "multi_shot" in path else Shot
     models: dict[str, type[BaseModel]] = {"defaults": Defaults, "cut": Cut}
@@ -143,6 +156,8 @@ def _not_one_of(value: Any, context: dict[str, Any], path: Path) -> str:
     words = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
     words = [word for word in words if word]
     meant = did_you_mean(value, words) if isinstance(value, str) else ""
+    if len(words) > _MANY_WORDS:
+        return f"there is no {path[-1]} {_shown(value)}{meant or did_you_mean('', words)}"
     return f"takes {' or '.join(words)}, not {_shown(value)}{meant if 'did you' in meant else ''}"
 
 
@@ -151,11 +166,14 @@ def _bad_pattern(value: Any, _context: dict[str, Any], path: Path) -> str:
         return f"{_shown(value)} is no id; letters, digits, - and _ are allowed, a letter or digit first"
     if path[-1] == "function":
         return f"{_shown(value)} names no function; write package.module:function"
+    if path[-1] == "size":
+        return f"{_shown(value)} is no size; write WIDTHxHEIGHT in pixels, such as 1080x1920"
     return f"{_shown(value)} is no name; letters, digits and _ are allowed, a letter or _ first"
 
 
-def _not_seconds(value: Any, _context: dict[str, Any], _path: Path) -> str:
-    return f"takes a number of seconds, not {_shown(value)}"
+def _not_a_number(value: Any, _context: dict[str, Any], path: Path) -> str:
+    unit = {"gain": "dB", "loudness": "LUFS"}.get(str(path[-1]), "seconds")
+    return f"takes a number of {unit}, not {_shown(value)}"
 
 
 def _bound(bound: float) -> float:
@@ -171,6 +189,8 @@ def _not_a_mapping(value: Any, _context: dict[str, Any], path: Path) -> str:
         return f"a storyboard is a mapping with title and shots, not {_shown(value)}"
     if path[-1] == "check":
         return f"takes true, false, or fields such as black: 0.5, not {_shown(value)}"
+    if path[-1] == "music":
+        return f"takes a file, or fields such as file: bed.mp3 and gain: -12, not {_shown(value)}"
     return f"takes fields with values, not {_shown(value)}"
 
 
@@ -204,9 +224,9 @@ _MESSAGES: dict[str, Callable[[Any, dict[str, Any], Path], str]] = {
     "literal_error": _not_one_of,
     "whole": lambda v, _c, _p: f"takes a whole number, not {_shown(v)}",
     "int_type": lambda v, _c, _p: f"takes a whole number, not {_shown(v)}",
-    "seconds": _not_seconds,
-    "float_parsing": _not_seconds,
-    "float_type": _not_seconds,
+    "number": _not_a_number,
+    "float_parsing": _not_a_number,
+    "float_type": _not_a_number,
     "bool_parsing": lambda v, _c, _p: f"takes true or false, not {_shown(v)}",
     "bool_type": lambda v, _c, _p: f"takes true or false, not {_shown(v)}",
     "greater_than_equal": lambda v, c, _p: f"has to be at least {_bound(c['ge'])}, not {_shown(v)}",

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from pathlib import Path
+from fractions import Fraction
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +19,10 @@ from prefect_kling.gateway.errors import InvalidRequest
 from prefect_kling.gateway.limits import VideoFacts, video_refusal
 from prefect_kling.gateway.prices import UNKNOWN_BASE_SECONDS, PriceTable, billed_seconds, estimate_cost, upper_cost
 from prefect_kling.gateway.requests import OmniVideoRequest
+from prefect_kling.media.cut import Cut
 from prefect_kling.storyboard.bodies import body_of, names_in
+from prefect_kling.storyboard.cut_rules import check_film, idle_fields, planned_film
+from prefect_kling.storyboard.cutting import FilmCut, ShotCut, film_seconds
 from prefect_kling.storyboard.document import Check, Defaults, Shot
 from prefect_kling.storyboard.inputs import (
     Input,
@@ -28,6 +31,7 @@ from prefect_kling.storyboard.inputs import (
     Unusable,
     image_problem,
     is_local,
+    is_there,
     no_such_shot,
     references,
     resolved,
@@ -115,11 +119,13 @@ class Plan:
         shots: in the document's order, which is the film's.
         order: the same, each after what it needs.
         critical_path: ids of the longest chain in which each shot waits for the one before.
+        film: how the document's shots become a film.
     """
 
     shots: tuple[PlannedShot, ...]
     order: tuple[PlannedShot, ...] = field(repr=False)
     critical_path: tuple[str, ...] = ()
+    film: FilmCut = field(default_factory=FilmCut, repr=False)
 
     def only(self, ids: Iterable[str]) -> Plan:
         """The plan for some shots alone: what they need is made as well, and the film shows just them.
@@ -142,7 +148,35 @@ class Plan:
 
         needs = {shot.id: shot.needs for shot in self.order if shot.id in kept}
         chain = longest_chain(needs, {name: shots[name].seconds for name in needs})
-        return Plan(shots=cut(self.shots), order=cut(self.order), critical_path=chain)
+        part = replace(self, shots=cut(self.shots), order=cut(self.order), critical_path=chain)
+        lasts, poster_at = part.film_seconds, self.film.poster_at
+        # A poster from behind the end of a part of the film is chosen by itself.
+        kept_poster = poster_at if poster_at is not None and poster_at < lasts else None
+        return replace(part, film=replace(self.film, poster_at=kept_poster))
+
+    def check_film(self, document: Document) -> None:
+        """Checks that the film of some shots alone can be cut as the document says: their neighbours are others then.
+
+        Raises:
+            StoryboardError: it cannot, a line for each reason: `FILE:LINE:COLUMN: message`.
+        """
+        check_film(document, self.film, self.shot_cuts)
+
+    @property
+    def cut(self) -> Cut:
+        """How the film is cut."""
+        return self.film.cut
+
+    @property
+    def shot_cuts(self) -> tuple[ShotCut, ...]:
+        """What the film wants of each clip that it shows, in its order."""
+        return self.film.shown({shot.id for shot in self.shots if shot.in_cut})
+
+    @property
+    def film_seconds(self) -> Fraction:
+        """About how long the film will last: an edit of unknown length counts as what is billed for it."""
+        billed = {shot.id: Fraction(shot.seconds) for shot in self.shots}
+        return film_seconds(self.cut, self.shot_cuts, billed)
 
     @property
     def usd(self) -> Decimal:
@@ -169,7 +203,7 @@ def local_videos(document: Document) -> tuple[str, ...]:
         dict.fromkeys(
             entry.source
             for _, reference, entry in _files(document)
-            if not reference.is_image and is_local(entry.source) and Path(entry.source).is_file()
+            if not reference.is_image and is_local(entry.source) and is_there(entry.source)
         )
     )
 
@@ -186,7 +220,7 @@ def images_to_fit(document: Document) -> tuple[str, ...]:
             for shot, reference, entry in _files(document)
             if reference.is_image
             and _fits(shot, defaults)
-            and (not is_local(entry.source) or Path(entry.source).is_file())
+            and (not is_local(entry.source) or is_there(entry.source))
             and problem(entry.source) is not None
         )
     )
@@ -248,12 +282,14 @@ class _Planning:
             shot_id: self._planned(self.ids[shot_id], needs[shot_id], inputs[shot_id])
             for shot_id in dict.fromkeys([*order, *needs])
         }
+        film = planned_film(self.document, self.lengths, self.problems)
         self.problems.raise_any()
         ready = {shot_id: shot for shot_id, shot in planned.items() if shot is not None}
         return Plan(
             shots=tuple(ready[shot.id] for shot in self.board.shots),
             order=tuple(ready[shot_id] for shot_id in order),
             critical_path=longest_chain(needs, {shot_id: shot.seconds for shot_id, shot in ready.items()}),
+            film=film,
         )
 
     def _check_document(self) -> None:
@@ -292,7 +328,7 @@ class _Planning:
     def _check_file(self, shot: Shot, reference: Reference, entry: Input) -> None:
         if entry.kind != "file":
             return
-        if is_local(entry.source) and not Path(entry.source).is_file():
+        if is_local(entry.source) and not is_there(entry.source):
             meant = f", and {no_such_shot(reference.value, self.ids)}" if reference.of_shot else ""
             raise Unusable(f"there is no file '{short(entry.source)}'{meant}")
         problem = self.image_problem(entry.source) if reference.is_image else None
@@ -320,6 +356,7 @@ class _Planning:
         if shot.base and length is None:
             warnings += (f"base: its length is unknown; {UNKNOWN_BASE_SECONDS} s are reckoned with",)
         warnings += self._softness(shot, inputs)
+        warnings += tuple(idle_fields(shot, self.board))
         return PlannedShot(
             id=shot.id,
             needs=needs,

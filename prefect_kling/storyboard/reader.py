@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from pydantic import ValidationError
 
-from prefect_kling.storyboard.document import Storyboard
+from prefect_kling.storyboard.document import OF_THE_CUT, Storyboard
 from prefect_kling.storyboard.mistakes import note_mistakes, note_repeated_ids, shot_ids
 from prefect_kling.storyboard.places import START, Place, Problems, label
 from prefect_kling.storyboard.places import Path as DataPath
@@ -75,8 +75,8 @@ class Document:
         storyboard: what it says.
         source: its path or URL as the user gave it, without a URL's password and query, for people to read.
         root: the folder of its relative paths: an absolute path, or a URL ending in `/`; None where it was typed in.
-        digest: sha256 of what it says, in hex. Comments, formatting and fields left at their defaults do not count;
-            values of variables do.
+        digest: sha256 of what it says, in hex. Comments, formatting, the cut and fields left at their defaults do not
+            count; values of variables do.
         positions: where things stand in its text.
         allow_outside: whether it may use files outside of its folder.
     """
@@ -335,6 +335,10 @@ def _refuse_zero(storyboard: Storyboard, positions: Positions, problems: Problem
 
 
 def digest_of(storyboard: Storyboard) -> str:
-    """A document's digest: sha256 of what it says that is not a default, in hex."""
-    said = storyboard.model_dump(mode="json", exclude_defaults=True)
+    """A document's digest: sha256 of what it says that is not a default, in hex.
+
+    Without the cut: money is held for a document, and one that is only cut in another way buys the same.
+    """
+    of_the_cut: dict[str, Any] = {"cut": True, "shots": {"__all__": set(OF_THE_CUT)}}
+    said = storyboard.model_dump(mode="json", exclude_defaults=True, exclude=of_the_cut)
     return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

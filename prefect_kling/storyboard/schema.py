@@ -1,7 +1,7 @@
 """The JSON Schema of storyboards as editors need it: what a file may hold before its variables are filled in.
 
 It is made from the models, and differs from pydantic's own where a file may say more than a model holds: `on`, `off`,
-`yes` and `no` may be true and false, and what is not free text may be a `{{ variable }}`.
+`yes` and `no` may be true and false, music may be its file alone, and what is not free text may be a `{{ variable }}`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from prefect_kling.storyboard.document import Check, Storyboard
+from prefect_kling.storyboard.document import Check, Music, Storyboard
 
 __all__ = ["storyboard_schema"]
 
 Schema = dict[str, Any]
 
 _SWITCHES = [True, False, "yes", "no", "on", "off"]
+_PAIRS = ({"on", "off"}, {"yes", "no"}, {"clips", "none"})
 _VARIABLE: Schema = {
     "title": "Variable",
     "description": 'Text that is filled in before it is read, in quotes: "{{ name }}".',
@@ -66,6 +67,8 @@ def _value(said: Schema) -> Schema:
     """What a file may hold where the model holds `said`."""
     if said.get("$ref") == f"#/$defs/{Check.__name__}":
         return _or_variable(said, {"type": "boolean"})
+    if said.get("$ref") == f"#/$defs/{Music.__name__}":
+        return {"anyOf": [said, {"type": "string"}]}
     if "anyOf" in said:
         return {"anyOf": [_value(branch) for branch in said["anyOf"]]}
     match said.get("type"):
@@ -82,7 +85,7 @@ def _value(said: Schema) -> Schema:
             return _or_variable(said)
         case "string" if "enum" in said or "const" in said:
             words = said.get("enum", [said.get("const")])
-            truths = [True, False] if {"on", "off"} <= {*words} or {"yes", "no"} <= {*words} else []
+            truths = [True, False] if any(pair <= {*words} for pair in _PAIRS) else []
             return _or_variable({"enum": [*words, *truths]})
         case "string" if "pattern" in said:
             return _or_variable(said)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
 from prefect_kling.gateway.requests import OmniVideoRequest
+from prefect_kling.media.transitions import HARD, Transition
+from prefect_kling.storyboard.cutting import FilmCut, ShotCut
 from prefect_kling.storyboard.order import ordered
 from prefect_kling.storyboard.plan import Plan, PlannedShot
 from prefect_kling.storyboard.timing import ARRIVAL_SECONDS, Expected, expected_seconds
@@ -16,13 +19,14 @@ MADE = 100 + ARRIVAL_SECONDS
 JOIN = 5
 
 
-def planned(needs: dict[str, str], *, in_cut: bool = False) -> Plan:
+def planned(needs: dict[str, str], *, in_cut: bool = False, transition: Transition = HARD) -> Plan:
     """A plan of shots with what each needs, a letter each; joining shots that the film does not show takes `JOIN`."""
+    film = FilmCut(shots=tuple(ShotCut(name, seconds=Fraction(5), transition=transition) for name in needs))
     shots = {
         name: PlannedShot(name, tuple(wanted), REQUEST, (), 5, Decimal(0), Decimal(0), (), in_cut)
         for name, wanted in needs.items()
     }
-    return Plan(tuple(shots.values()), tuple(shots[name] for name in ordered(needs)))
+    return Plan(tuple(shots.values()), tuple(shots[name] for name in ordered(needs)), film=film)
 
 
 CHAIN = {"a": "", "b": "a", "c": "b"}
@@ -59,6 +63,13 @@ def test_joining_takes_longer_the_longer_the_film() -> None:
     short, long = (expected_seconds(planned(needs, in_cut=True), {}, 1) for needs in (CHAIN, FREE))
     assert JOIN < short.seconds < long.seconds < JOIN + 2
     assert short.seconds == short.slow_seconds
+
+
+def test_a_film_with_transitions_is_shorter_and_takes_longer_as_it_is_encoded() -> None:
+    fade = Transition("crossfade", Fraction(1))
+    hard, faded = (planned(FREE, in_cut=True, transition=transition) for transition in (HARD, fade))
+    assert (hard.film_seconds, faded.film_seconds) == (35, 29)
+    assert expected_seconds(faded, {}, 1).seconds > expected_seconds(hard, {}, 1).seconds + 10
 
 
 def test_the_gateways_median_and_its_slow_tenth_are_what_is_reckoned_with() -> None:

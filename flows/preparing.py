@@ -167,7 +167,9 @@ async def reckoned(
     _check_named("--retake", wish.retake, document)
     _check_retakes(document, wish.retake, wish.only)
     planned = await plan_document(document, settings)
-    planned = planned.only(wish.only) if wish.only else planned
+    if wish.only:
+        planned = planned.only(wish.only)
+        planned.check_film(document)
     return Reckoner(await desk(settings), document, planned, edition, run=wish.run, retakes=wish.retake)
 
 

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from prefect_kling.media.transitions import KINDS
-from prefect_kling.storyboard.values import Address, Number, Written, in_one_word
+from prefect_kling.storyboard.values import Address, Written, in_one_word, number
 
 __all__ = ["AS_IS", "BY_ITSELF", "Cut", "Kind", "KindOrNone", "Music", "Trim", "width_and_height"]
 
@@ -81,7 +81,9 @@ def _in_and_out(value: Any) -> Any:
 
 
 Trim = Annotated[
-    list[Annotated[Number, Field(ge=0, le=LONGEST_TRIM)]], Field(max_length=2), BeforeValidator(_in_and_out)
+    list[Annotated[float, Field(ge=0, le=LONGEST_TRIM), BeforeValidator(number)]],
+    Field(max_length=2),
+    BeforeValidator(_in_and_out),
 ]
 """From where to where a clip is shown, in seconds; empty for all of it, a second 0 for its end."""
 
@@ -92,11 +94,11 @@ class Music(Written):
     file: Address = Field(
         default="", description="A sound file beside the document, or any file with sound in it. Empty: no music."
     )
-    gain: Annotated[Number, Field(ge=-60, le=12)] = Field(
+    gain: Annotated[float, Field(ge=-60, le=12), BeforeValidator(number)] = Field(
         default=-12, description="dB that it is turned up by, negative for down, before the film's loudness is set."
     )
     loop: bool = Field(default=True, description="Whether it starts again where it is shorter than the film.")
-    fade: Annotated[Number, Field(ge=0, le=30)] = Field(
+    fade: Annotated[float, Field(ge=0, le=30), BeforeValidator(number)] = Field(
         default=2, description="Seconds over which it comes at the film's start and goes at its end."
     )
     ducking: bool = Field(default=True, description="Whether it steps back while clips or narration are heard.")
@@ -112,13 +114,13 @@ class Cut(Written):
             "ffmpeg's xfade. Any but cut encodes the picture anew."
         ),
     )
-    transition_length: Annotated[Number, Field(ge=0.05, le=LONGEST_TRANSITION)] = Field(
+    transition_length: Annotated[float, Field(ge=0.05, le=LONGEST_TRANSITION), BeforeValidator(number)] = Field(
         default=0.5, description="Seconds that a transition takes; the film is shorter by as much for each."
     )
-    fade_in: Annotated[Number, Field(ge=0, le=10)] = Field(
+    fade_in: Annotated[float, Field(ge=0, le=10), BeforeValidator(number)] = Field(
         default=0, description="Seconds in which the film comes out of black and silence."
     )
-    fade_out: Annotated[Number, Field(ge=0, le=10)] = Field(
+    fade_out: Annotated[float, Field(ge=0, le=10), BeforeValidator(number)] = Field(
         default=0, description="Seconds in which the film goes into black and silence."
     )
     size: Annotated[str, StringConstraints(pattern=r"^([0-9]{1,5}x[0-9]{1,5})?$"), AfterValidator(_size)] = Field(
@@ -135,7 +137,7 @@ class Cut(Written):
     codec: Literal["as-is", "h264"] = Field(
         default="as-is", description="as-is keeps the clips' coding where it can; h264 encodes HEVC anew."
     )
-    loudness: Annotated[Number, Field(ge=-36, le=0), AfterValidator(_loudness)] = Field(
+    loudness: Annotated[float, Field(ge=-36, le=0), BeforeValidator(number), AfterValidator(_loudness)] = Field(
         default=-16,
         description="Integrated loudness to reach in LUFS (EBU R 128), -36 to -6. 0: the level is left as it is.",
     )
@@ -159,8 +161,8 @@ class Cut(Written):
     end_card: Annotated[str, StringConstraints(max_length=200)] = Field(
         default="", description="Words on a card of 3 s after the last shot. Empty: no card."
     )
-    poster_at: Annotated[Number, Field(ge=BY_ITSELF, le=36_000), AfterValidator(_poster_at)] = Field(
-        default=BY_ITSELF, description="Second of the film that its poster shows. -1: chosen by itself."
+    poster_at: Annotated[float, Field(ge=BY_ITSELF, le=36_000), BeforeValidator(number), AfterValidator(_poster_at)] = (
+        Field(default=BY_ITSELF, description="Second of the film that its poster shows. -1: chosen by itself.")
     )
     drop_repeat: bool = Field(
         default=False,

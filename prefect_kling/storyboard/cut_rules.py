@@ -140,10 +140,11 @@ def _film_mistakes(board: Storyboard, film: FilmCut, shots: Sequence[ShotCut]) -
         shots: that the film shows, as `FilmCut.shown` gives them.
     """
     parts = stretches(film.cut, shots)
+    numbers = {shot.id: n for n, shot in enumerate(board.shots)}
     for number, part in enumerate(parts):
         if part.seconds is not None and part.before + part.after >= part.seconds:
             following = parts[number + 1].shot if number + 1 < len(parts) else ""
-            yield _said_at(board, part, following), _crowded(part)
+            yield _said_at(board, numbers, part, following), _crowded(part)
     if any(part.seconds is None for part in parts):
         return  # what follows depends on the whole film's length
     lasts = film_seconds(film.cut, shots, {})
@@ -162,9 +163,8 @@ def _crowded(part: Stretch) -> str:
     )
 
 
-def _said_at(board: Storyboard, part: Stretch, following: str) -> DataPath:
+def _said_at(board: Storyboard, numbers: Mapping[str, int], part: Stretch, following: str) -> DataPath:
     """Where the length of a transition around a stretch is said: by the shot, the next one, or the cut."""
-    numbers = {shot.id: n for n, shot in enumerate(board.shots)}
     for name, shared in ((part.shot, part.before), (following, part.after)):
         for field in ("transition_length", "transition"):
             if name and shared and getattr(board.shots[numbers[name]], field):

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from prefect_kling.gateway.requests import AspectRatio, Mode, Model
 from prefect_kling.storyboard.cut import LONGEST_TRANSITION, Cut, KindOrNone, Music, Trim
-from prefect_kling.storyboard.values import Address, Number, Written, in_one_word, on_off, whole, yes_no
+from prefect_kling.storyboard.values import Address, Written, in_one_word, number, on_off, whole, yes_no
 
 __all__ = [
     "OF_THE_CUT",
@@ -80,10 +80,10 @@ class Check(Written):
     size: bool = Field(default=False, description="It has the pixels that mode and aspect_ratio give.")
     frames: bool = Field(default=False, description="Its frames are all there and evenly spaced.")
     decodes: bool = Field(default=False, description="Every frame of it decodes without an error.")
-    black: Annotated[Number, Field(ge=0, le=15)] = Field(
+    black: Annotated[float, Field(ge=0, le=15), BeforeValidator(number)] = Field(
         default=0, description="The longest stretch of black that passes, in seconds. 0: not looked at."
     )
-    frozen: Annotated[Number, Field(ge=0, le=15)] = Field(
+    frozen: Annotated[float, Field(ge=0, le=15), BeforeValidator(number)] = Field(
         default=0, description="The longest stretch without motion that passes, in seconds. 0: not looked at."
     )
     sound: bool = Field(default=False, description="Where sound was asked for, it can be heard.")
@@ -241,7 +241,7 @@ class Shot(Written):
     transition: KindOrNone = Field(
         default="", description="How the shot before it goes over into it. Empty: as in the cut."
     )
-    transition_length: Annotated[Number, Field(ge=0, le=LONGEST_TRANSITION)] = Field(
+    transition_length: Annotated[float, Field(ge=0, le=LONGEST_TRANSITION), BeforeValidator(number)] = Field(
         default=0, description="Seconds that this transition takes. 0: as in the cut."
     )
     narration: Address = Field(

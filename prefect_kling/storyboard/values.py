@@ -6,10 +6,10 @@ Shared by the models of a document. Nothing is guessed: what means nothing is re
 # No `from __future__ import annotations` here: pydantic and Prefect read these annotations.
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 from pydantic_core import PydanticCustomError
 
-__all__ = ["Address", "Number", "Written", "in_one_word", "on_off", "whole", "yes_no"]
+__all__ = ["Address", "Written", "in_one_word", "number", "on_off", "whole", "yes_no"]
 
 _MAX_ADDRESS = 4096
 
@@ -46,12 +46,11 @@ def whole(value: Any) -> Any:
     return value
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
+    """A number with a fraction; true is none."""
     if isinstance(value, bool):
         raise PydanticCustomError("number", "a number is needed")
     return value
 
 
 Address = Annotated[str, StringConstraints(max_length=_MAX_ADDRESS)]
-Number = Annotated[float, BeforeValidator(_number)]
-"""A number with a fraction; true is none."""

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prefect_kling.storyboard.document import Cut, Defaults, MultiShotPart, Shot, Storyboard, repeated_ids, slug
+from prefect_kling.storyboard.document import Cut, Defaults, MultiShotPart, Music, Shot, Storyboard, repeated_ids, slug
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_storyboard_made_in_python_has_different_ids() -> None:
         Storyboard(title="T", shots=[Shot(id="a"), Shot(id="a")])
 
 
-@pytest.mark.parametrize("model", [Storyboard, Shot, Defaults, Cut, MultiShotPart])
+@pytest.mark.parametrize("model", [Storyboard, Shot, Defaults, Cut, Music, MultiShotPart])
 def test_every_field_is_described_and_no_unknown_one_taken(model: type[Any]) -> None:
     schema = model.model_json_schema()
     assert schema["additionalProperties"] is False
@@ -101,6 +101,9 @@ def test_no_ids(name: str) -> None:
         ("elements", ["12", 13], [12, 13]),
         ("elements", {"keeper": 12}, {"keeper": 12}),
         ("multi_shot", "intelligence", "intelligence"),
+        ("trim", [], []),
+        ("trim", ["0.5", 2], [0.5, 2]),
+        ("transition_length", "0.25", 0.25),
     ],
 )
 def test_values_are_taken_as_people_write_them(field: str, given: object, kept: object) -> None:
@@ -114,11 +117,49 @@ def test_values_are_taken_as_people_write_them(field: str, given: object, kept: 
         ("duration", True), ("duration", 5.0), ("duration", "5 s"), ("duration", 16), ("duration", None),
         ("elements", [True]), ("elements", [0]), ("elements", [2**63]), ("elements", {"a b": 1}), ("elements", "12"),
         ("images", {"a": ""}), ("images", {"1a": "x"}), ("images", ["x"]),
+        ("trim", [1]), ("trim", [1, 2, 3]), ("trim", 2), ("trim", [-1, 2]), ("trim", [True, 2]), ("trim", None),
+        ("transition", "none"), ("transition_length", 5.1), ("transition_length", "nan"), ("caption", "x" * 501),
     ],
 )  # fmt: skip
 def test_values_that_mean_nothing_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValidationError):
         Shot.model_validate({"id": "a", field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "kept"),
+    [
+        ("sound", False, "none"),
+        ("sound", "true", "clips"),
+        ("music", "bed.mp3", Music(file="bed.mp3")),
+        ("music", {"file": "bed.mp3", "gain": "-6.5", "loop": "no"}, Music(file="bed.mp3", gain=-6.5, loop=False)),
+        ("loudness", "-23", -23),
+        ("loudness", 0, 0),
+        ("loudness", -6, -6),
+        ("poster_at", -1, -1),
+        ("poster_at", 0, 0),
+        ("size", "64x4096", "64x4096"),
+        ("size", "2250x4000", "2250x4000"),
+        ("otio", "yes", True),
+    ],
+)
+def test_a_cut_is_taken_as_people_write_it(field: str, given: object, kept: object) -> None:
+    assert getattr(Cut.model_validate({field: given}), field) == kept
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sound", 0), ("sound", "off"), ("music", ["bed.mp3"]), ("music", None), ("music", {"gain": 13}),
+        ("loudness", -37), ("loudness", -5.9), ("loudness", -0.1), ("loudness", 3), ("loudness", "nan"),
+        ("loudness", True), ("poster_at", -0.5), ("poster_at", -2), ("poster_at", "inf"),
+        ("size", "1081x1920"), ("size", "62x64"), ("size", "64x4098"), ("size", "3002x3000"), ("size", "1080 x 1920"),
+        ("size", "1080x1920\n"), ("size", 1080), ("transition", ""), ("transition_length", 0), ("title", "x" * 201),
+    ],
+)  # fmt: skip
+def test_a_cut_that_means_nothing_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Cut.model_validate({field: value})
 
 
 def test_the_models_are_cheap_to_import() -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from prefect_kling.gateway.errors import StoryboardError
-from prefect_kling.storyboard.document import MultiShotPart, Shot, Storyboard, slug
+from prefect_kling.storyboard.document import Cut, MultiShotPart, Music, Shot, Storyboard, slug
 from prefect_kling.storyboard.plan import images_to_fit, local_videos, plan
 from prefect_kling.storyboard.reader import MAX_BYTES, Document, document_of, read_storyboard
 from prefect_kling.storyboard.variables import Expansion, VariableProblem
@@ -32,6 +32,7 @@ def answered(folder: Path, data: bytes, variables: Mapping[str, str] | None = No
     """What was read and planned, or None where it was refused in the way that refusals have."""
     path = folder / "film.yaml"
     path.write_bytes(data)
+    (folder / "f.ttf").touch()
     try:
         document = read_storyboard(path, variables=variables)
         planned(document)
@@ -54,6 +55,8 @@ def planned(document: Document) -> None:
     local_videos(document)
     images_to_fit(document)
     found = plan(document)
+    assert [shot.title for shot in found.shot_cuts] == [shot.id for shot in found.shots if shot.in_cut]
+    assert found.film_seconds > 0
     assert [shot.id for shot in found.shots] == [shot.id for shot in document.storyboard.shots]
     assert sorted(shot.id for shot in found.order) == sorted(shot.id for shot in found.shots)
     assert 0 < found.usd <= found.upper_usd
@@ -80,9 +83,9 @@ def test_any_text_that_looks_like_yaml(tmp_path: Path, parts: list[str]) -> None
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-NAMES = st.sampled_from([*Storyboard.model_fields, *Shot.model_fields, *MultiShotPart.model_fields]) | st.text(
-    max_size=8
-)
+NAMES = st.sampled_from(
+    [name for model in (Storyboard, Shot, MultiShotPart, Cut, Music) for name in model.model_fields]
+) | st.text(max_size=8)
 TREES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=5))
 
 
@@ -138,7 +141,11 @@ WHOLE: dict[str, Any] = {
     },
     "shots": [
         {"id": "street", "prompt": "A street", "model": "kling-video-o1", "mode": "pro", "duration": 10, "takes": 2},
-        {"id": "night", "prompt": "As {base}", "base": "street", "keep_original_sound": "yes", "take": 1},
+        {
+            "id": "night", "prompt": "As {base}", "base": "street", "keep_original_sound": "yes", "take": 1,
+            "trim": [1, 4.5], "transition": "wipe", "transition_length": 1, "caption": "Night",
+            "narration": "film.yaml",
+        },
         {"id": "door", "prompt": "As in {feature}", "feature": "street", "soften": ["A door", "Some door"]},
         {"id": "inside", "prompt": "Through the door", "continues": "door", "check": {"black": 0.5, "length": True}},
         {
@@ -149,7 +156,12 @@ WHOLE: dict[str, Any] = {
         {"id": "dream", "prompt": "The sea", "multi_shot": "intelligence", "in_cut": False, "max_retakes": 2},
         {"id": "end", "prompt": "{{ x }}", "first_frame": "inside", "end_frame": "https://example.com/x.jpg"},
     ],
-    "cut": {"transition": "cut"},
+    "cut": {
+        "transition": "crossfade", "transition_length": 0.5, "fade_in": 1, "fade_out": "1.5", "size": "1080x1920",
+        "fit": "crop", "codec": "h264", "loudness": -23, "sound": "none", "captions": "burn", "title": "Every field",
+        "music": {"file": "film.yaml", "gain": -9, "loop": True, "fade": 1, "ducking": False}, "end_card": "Fin",
+        "poster_at": 3, "drop_repeat": True, "font": "f.ttf", "otio": True,
+    },
 }  # fmt: skip
 
 
@@ -221,6 +233,8 @@ def test_the_whole_document_itself_is_taken(tmp_path: Path) -> None:
     assert {field for shot in board.shots for field in shot.model_fields_set} >= Shot.model_fields.keys() - {
         "aspect_ratio"
     }
+    assert board.cut.model_fields_set == set(Cut.model_fields)
+    assert board.cut.music.model_fields_set == set(Music.model_fields)
 
 
 EDITS = st.lists(

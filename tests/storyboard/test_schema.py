@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # s
 from ruamel.yaml import YAML
 
 from prefect_kling.gateway.errors import StoryboardError
-from prefect_kling.storyboard.document import Check, Cut, Defaults, MultiShotPart, Shot, Storyboard
+from prefect_kling.storyboard.document import Check, Cut, Defaults, MultiShotPart, Music, Shot, Storyboard
 from prefect_kling.storyboard.reader import Document
 from prefect_kling.storyboard.schema import storyboard_schema
 
@@ -48,7 +48,7 @@ def definitions() -> Iterator[tuple[str, dict[str, Any]]]:
     yield from SCHEMA["$defs"].items()
 
 
-@pytest.mark.parametrize("model", [Storyboard, Defaults, Shot, MultiShotPart, Check, Cut])
+@pytest.mark.parametrize("model", [Storyboard, Defaults, Shot, MultiShotPart, Check, Cut, Music])
 def test_every_field_is_described_with_its_default(model: type[Storyboard]) -> None:
     found = dict(definitions())[model.__name__]
     assert found["description"]
@@ -110,6 +110,13 @@ SHOT = "title: T\nshots:\n  - id: a\n    prompt: x\n    "
         'mode: "{{ m }}"',
         'elements: ["{{ n }}"]',
         'in_cut: "{{ yes_no }}"',
+        "trim: [0.5, 4]",
+        "trim: []",
+        'trim: ["{{ n }}", 0]',
+        "transition: crossfade",
+        "transition: ''",
+        'transition_length: "{{ n }}"',
+        "caption: |\n      Two\n      lines",
     ],
 )
 def test_what_the_reader_takes_is_not_underlined(read: Read, field: str) -> None:
@@ -138,12 +145,63 @@ def test_what_the_reader_takes_is_not_underlined(read: Read, field: str) -> None
         ("multi_shot: [{prompt: x}]", "$.shots[0].multi_shot"),
         ("check: {blakc: 1}", "$.shots[0].check"),
         ("soften: softer", "$.shots[0].soften"),
+        ("trim: [1, 2, 3]", "$.shots[0].trim"),
+        ("trim: [1, soon]", "$.shots[0].trim[1]"),
+        ("transition: dissolved", "$.shots[0].transition"),
+        ("transition_length: 6", "$.shots[0].transition_length"),
+        ("caption: [x]", "$.shots[0].caption"),
     ],
 )
 def test_what_the_reader_refuses_is_underlined(read: Read, field: str, at: str) -> None:
     with pytest.raises(StoryboardError):
         read(SHOT + field)
     assert mistakes(SHOT + field) == [at]
+
+
+CUT = "title: T\nshots:\n  - id: a\n    prompt: x\ncut:\n  "
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "music: bed.mp3",
+        "music: {file: bed.mp3, loop: no, gain: -6.5}",
+        "sound: none",
+        "sound: false",
+        "sound: true",
+        "size: 1080x1920",
+        "size: ''",
+        "transition: hblur",
+        "loudness: -23",
+        "loudness: 0",
+        "poster_at: 2.5",
+        "otio: yes",
+        'fit: "{{ n }}"',
+    ],
+)
+def test_what_the_reader_takes_of_a_cut_is_not_underlined(read: Read, field: str) -> None:
+    read(CUT + field, {"n": "crop"} if "{{" in field else None)
+    assert mistakes(CUT + field) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "at"),
+    [
+        ("musik: bed.mp3", "$.cut"),
+        ("music: [bed.mp3]", "$.cut.music"),
+        ("music: {gian: 1}", "$.cut.music"),
+        ("sound: clip", "$.cut.sound"),
+        ("size: wide", "$.cut.size"),
+        ("transition: faade", "$.cut.transition"),
+        ("loudness: -40", "$.cut.loudness"),
+        ("codec: hevc", "$.cut.codec"),
+        ("fade_in: 11", "$.cut.fade_in"),
+    ],
+)
+def test_what_the_reader_refuses_of_a_cut_is_underlined(read: Read, field: str, at: str) -> None:
+    with pytest.raises(StoryboardError):
+        read(CUT + field)
+    assert mistakes(CUT + field) == [at]
 
 
 @pytest.mark.parametrize("text", ["shots: [{id: a}]", "title: T", "title: T\nshots: []", "title: T\nshots: [{}]"])

@@ -128,17 +128,22 @@ def test_what_it_points_to_is_there() -> None:
 
 
 def test_the_storyboard_with_every_field_plans(tmp_path: Path) -> None:
-    from prefect_kling.storyboard.document import Defaults, Shot, Storyboard
+    from prefect_kling.storyboard.document import Cut, Defaults, Music, Shot, Storyboard
     from prefect_kling.storyboard.plan import plan
     from prefect_kling.storyboard.reader import read_storyboard
 
     page = (ROOT / "docs" / "storyboard.md").read_text()
     (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     (tmp_path / "fields.yaml").write_text(text)
+    for name in re.findall(r"(?:file|font|narration): (\S+)", text):
+        (tmp_path / name).touch()
     document = read_storyboard(tmp_path / "fields.yaml", variables={"city": "Lisbon"})
     plan(document)
     board = document.storyboard
     assert board.model_fields_set == set(Storyboard.model_fields)
     assert board.defaults.model_fields_set == set(Defaults.model_fields)
     assert set().union(*(shot.model_fields_set for shot in board.shots)) == set(Shot.model_fields)
-    assert [name for name in Shot.model_fields if f"`{name}`" not in page] == []
+    assert board.cut.model_fields_set == set(Cut.model_fields)
+    assert board.cut.music.model_fields_set == set(Music.model_fields)
+    fields = [*Shot.model_fields, *Cut.model_fields, *Music.model_fields]
+    assert [name for name in fields if f"`{name}`" not in page] == []

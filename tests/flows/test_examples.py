@@ -21,7 +21,7 @@ from prefect_kling.storyboard.rows import read_rows
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
 FOLDER = Path(__file__).parents[2] / "storyboards"
-RENDERED_HERE = {"story": 120.0, "ladder": 16.0, "dialogue": 14.0}
+RENDERED_HERE = {"story": 120.0, "ladder": 16.0, "dialogue": 14.0, "trailer": 15.0}
 """Seconds of each film. lighthouse.yaml is rendered by the test of `make film`, teaser.yaml as a series below."""
 RENDERED_ELSEWHERE = {"lighthouse", "teaser"}
 

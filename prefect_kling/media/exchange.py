@@ -48,7 +48,7 @@ def write_otio(
     out: Path,
     title: str,
     *,
-    folder: Path | None = None,
+    folder: Path | None,
     locations: Mapping[Path, str] | None = None,
     lengths: Mapping[Path, Fraction] | None = None,
 ) -> None:
@@ -59,7 +59,8 @@ def write_otio(
         cut: how it was cut.
         out: the file's name, ending in `.otio`; it replaces what has it.
         title: of the film.
-        folder: where the file will lie in the end; media are named relative to it. None: where `out` is.
+        folder: where the file will lie in the end; media are named relative to it. None where that is no local folder:
+            then local files are only named.
         locations: where files are kept in the end, a path or a URL, by the path at which they are now; a file that is
             not in it stays where it is.
         lengths: seconds of the music and of each narration, by its path. What is not in it is taken to last until the
@@ -70,7 +71,7 @@ def write_otio(
         OSError: the file cannot be written.
     """
     otio = _library()
-    writer = _Writer(otio, timeline, folder or out.absolute().parent, locations or {}, lengths or {})
+    writer = _Writer(otio, timeline, folder, locations or {}, lengths or {})
     document = otio.schema.Timeline(name=title, metadata={OURS: _about(timeline, cut)})
     document.tracks.extend(writer.tracks(cut))
     text = otio.adapters.write_to_string(document, "otio_json")
@@ -108,7 +109,7 @@ class _Writer:
 
     otio: ModuleType
     timeline: Timeline
-    folder: Path
+    folder: Path | None
     locations: Mapping[Path, str]
     lengths: Mapping[Path, Fraction]
 

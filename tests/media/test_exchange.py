@@ -56,7 +56,7 @@ def items(track: otio.schema.Track) -> list[Any]:
 def test_what_is_read_back_lies_where_it_lies_in_the_film(as_probed: AsProbed, tmp_path: Path, rate: Fraction) -> None:
     timeline, cut = laid_out(as_probed, tmp_path, rate)
     out = tmp_path / "film.otio"
-    write_otio(timeline, cut, out, "Lighthouse")
+    write_otio(timeline, cut, out, "Lighthouse", folder=out.parent)
     document = read_back(out)
     picture, sound = document.tracks[0], document.tracks[1]
     assert (document.name, frames(document.duration())) == ("Lighthouse", timeline.frames)
@@ -85,7 +85,7 @@ def test_what_is_read_back_lies_where_it_lies_in_the_film(as_probed: AsProbed, t
 
 def test_words_and_transitions_are_named(as_probed: AsProbed, tmp_path: Path) -> None:
     timeline, cut = laid_out(as_probed, tmp_path, Fraction(24), fade_in=Fraction(1), loudness=-14.0)
-    write_otio(timeline, cut, tmp_path / "film.otio", "Lighthouse")
+    write_otio(timeline, cut, tmp_path / "film.otio", "Lighthouse", folder=tmp_path)
     document = read_back(tmp_path / "film.otio")
     picture = document.tracks[0]
     assert [(m.name, m.marked_range == c.source_range) for c in items(picture) for m in c.markers] == [
@@ -120,7 +120,7 @@ def test_files_are_found_from_where_the_document_lies(as_probed: AsProbed, tmp_p
     (tmp_path / "films").mkdir()
     timeline, cut = laid_out(as_probed, tmp_path, Fraction(24))
     out = tmp_path / "films" / "film.otio"
-    write_otio(timeline, cut, out, "Lighthouse")
+    write_otio(timeline, cut, out, "Lighthouse", folder=out.parent)
     assert str(tmp_path) not in out.read_text("utf-8")
     assert [path.name for path in out.parent.iterdir()] == ["film.otio"]
     document = read_back(out)
@@ -154,6 +154,9 @@ def test_files_that_are_kept_elsewhere_are_named_where_they_are_kept(as_probed: 
         "s3://bucket/keeper.mp4",
     ]
     assert (home / urls[3]).resolve() == fourth.resolve()
+    write_otio(timeline, cut, out, "Lighthouse", folder=None, locations=locations)
+    assert str(tmp_path) not in out.read_text("utf-8")
+    assert '"target_url": "d.mp4"' in out.read_text("utf-8")
 
 
 def test_music_and_voices(as_probed: AsProbed, tmp_path: Path) -> None:
@@ -165,7 +168,7 @@ def test_music_and_voices(as_probed: AsProbed, tmp_path: Path) -> None:
     out = tmp_path / "film.otio"
 
     def tracks(**more: Any) -> dict[str, list[list[tuple[str, int]]]]:
-        write_otio(timeline, cut, out, "Film", **more)
+        write_otio(timeline, cut, out, "Film", folder=tmp_path, **more)
         found: dict[str, list[list[tuple[str, int]]]] = {}
         document = read_back(out)
         for track in document.tracks:
@@ -194,7 +197,7 @@ def test_it_travels_with_its_media_as_one_file(
     clips = [CutClip(shot, shot.stem) for shot in shots]
     cut = Cut()
     timeline = lay_out(clips, [as_probed(clip.path, 12) for clip in clips], cut, Fraction(24))
-    write_otio(timeline, cut, tmp_path / "film.otio", "Film")
+    write_otio(timeline, cut, tmp_path / "film.otio", "Film", folder=tmp_path)
     monkeypatch.chdir(tmp_path)  # that adapter looks for relative names from there
     otio.adapters.write_to_file(read_back(tmp_path / "film.otio"), "film.otioz")
     packed = otio.adapters.read_from_file("film.otioz")

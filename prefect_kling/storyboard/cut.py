@@ -23,7 +23,7 @@ LOUDEST = -6
 SMALLEST_SIDE, LARGEST_SIDE = 64, 4096
 MAX_PIXELS = 9_000_000
 LONGEST_TRANSITION = 5
-LONGEST_TRIM = 60
+LONGEST_FILM = 36_000
 
 if TYPE_CHECKING:
     # The kinds are a table, which a type checker cannot read; the models do.
@@ -81,7 +81,7 @@ def _in_and_out(value: Any) -> Any:
 
 
 Trim = Annotated[
-    list[Annotated[float, Field(ge=0, le=LONGEST_TRIM), BeforeValidator(number)]],
+    list[Annotated[float, Field(ge=0, le=LONGEST_FILM), BeforeValidator(number)]],
     Field(max_length=2),
     BeforeValidator(_in_and_out),
 ]
@@ -161,9 +161,9 @@ class Cut(Written):
     end_card: Annotated[str, StringConstraints(max_length=200)] = Field(
         default="", description="Words on a card of 3 s after the last shot. Empty: no card."
     )
-    poster_at: Annotated[float, Field(ge=BY_ITSELF, le=36_000), BeforeValidator(number), AfterValidator(_poster_at)] = (
-        Field(default=BY_ITSELF, description="Second of the film that its poster shows. -1: chosen by itself.")
-    )
+    poster_at: Annotated[
+        float, Field(ge=BY_ITSELF, le=LONGEST_FILM), BeforeValidator(number), AfterValidator(_poster_at)
+    ] = Field(default=BY_ITSELF, description="Second of the film that its poster shows. -1: chosen by itself.")
     drop_repeat: bool = Field(
         default=False,
         description=(

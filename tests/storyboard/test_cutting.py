@@ -204,6 +204,17 @@ def test_a_draft_is_cut_the_same() -> None:
     assert plan(draft_of(document)).film == plan(document).film
 
 
+def test_a_document_that_is_cut_in_another_way_buys_the_same() -> None:
+    shots = [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x", "continues": "a"}]
+    of_the_cut = {"trim": [1, 0], "caption": "x", "transition": "wipe", "transition_length": 1}
+    other = [shots[0], shots[1] | of_the_cut]
+    plain = document_of(Storyboard.model_validate({"title": "T", "shots": shots}))
+    cut = document_of(Storyboard.model_validate({"title": "T", "shots": other, "cut": {"loudness": -23, "title": "T"}}))
+    assert plan(cut).shots == plan(plain).shots
+    assert plan(cut).film != plan(plain).film
+    assert cut.digest == plain.digest
+
+
 BED, VOICE, FONT = Path("bed.mp3"), Path("voice.wav"), Path("serif.ttf")
 DIGESTS = {BED: "b" * 64, VOICE: "c" * 64, FONT: "d" * 64, Path("other.mp3"): "e" * 64}
 PLAIN_CUT = Cut(music=Music(BED))

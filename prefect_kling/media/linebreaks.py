@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Callable
 
 __all__ = ["broken", "columns"]
@@ -61,9 +62,14 @@ def _filled(line: str, width: float, measure: Callable[[str], float]) -> list[st
             lines.append(piece)
         while measure(lines[-1].strip()) > width and len(lines[-1].strip()) > 1:
             whole = lines[-1].strip()
-            fits = next((n for n in range(len(whole) - 1, 1, -1) if measure(whole[:n]) <= width), 1)
+            fits = _beginning(whole, width, measure)
             lines[-1:] = [whole[:fits], whole[fits:]]
     return [found for found in (line.strip() for line in lines) if found]
+
+
+def _beginning(word: str, width: float, measure: Callable[[str], float]) -> int:
+    """How many letters of a word that does not fit do; one always."""
+    return bisect_right(range(2, len(word)), width, key=lambda letters: measure(word[:letters])) + 1
 
 
 def _pieces(line: str) -> list[str]:

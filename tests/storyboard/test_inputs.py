@@ -11,7 +11,7 @@ from prefect_kling.gateway.errors import StoryboardError
 from prefect_kling.storyboard.document import Shot
 from prefect_kling.storyboard.inputs import Unusable, references, resolved
 from prefect_kling.storyboard.plan import images_to_fit, local_videos, plan
-from prefect_kling.storyboard.reader import read_storyboard
+from prefect_kling.storyboard.reader import Document, read_storyboard
 
 
 def source(value: str, root: str | None, *, allow_outside: bool = False) -> str:
@@ -189,3 +189,9 @@ def test_a_document_is_read_with_or_without_leave(tmp_path: Path, picture: Calla
         str(tmp_path / "big.png"),
     ]
     assert allowed.digest == kept.digest
+
+
+@pytest.mark.parametrize("field", ["base", "first_frame", "narration"])
+def test_a_name_longer_than_any_files_is_a_file_that_is_not_there(read: Callable[..., Document], field: str) -> None:
+    with pytest.raises(StoryboardError, match=r"^film\.yaml:5:.*: there is no file '"):
+        plan(read(f"title: T\nshots:\n  - id: a\n    prompt: x\n    {field}: {'v' * 300}.mp4\n"))

@@ -1,4 +1,4 @@
-"""Asks a confined child process about files nobody has vouched for (see untrusted_child.py, which is that child)."""
+"""Asks a confined child process about files nobody has vouched for; the package `confined` is that child."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from prefect_kling.media.processes import Ended, run
 
 __all__ = ["ProbeLimits", "ask"]
 
-CHILD = Path(__file__).with_name("untrusted_child.py")
+CHILD = ("-m", "prefect_kling.media.confined")
 STARTING = 15.0  # seconds that a loaded machine may take to start Python and import av
 
 
@@ -52,16 +52,16 @@ async def ask(
     limits: ProbeLimits,
     *,
     out: Path | None = None,
-    position: int | None = None,
+    **known: object,
 ) -> list[dict[str, Any]]:
     """What the child found in each clip, in their order.
 
     Args:
-        job: what to do, see untrusted_child.py.
+        job: what to do, see the package `confined`.
         clips: the files.
         limits: what each may cost.
         out: where an image goes, for those jobs that make one.
-        position: the time of the frame that is wanted, in ticks of the picture's time base.
+        known: what else the job needs to know, JSON-native.
 
     All clips share one child, as starting one costs more than probing. Where it dies, those it had not answered for
     are asked about once more, each in a child of its own: so the guilty one is known, and the others are not lost.
@@ -70,11 +70,11 @@ async def ask(
         InvalidMedia: clips are broken, hostile or too costly; the text names each of them and says why.
         OSError: `out` cannot be written.
     """
-    answers, ended = await _ask_once(job, clips, limits, out, position)
+    answers, ended = await _ask_once(job, clips, limits, out, known)
     if len(clips) > 1:
         for number, clip in enumerate(clips):
             if number not in answers:
-                alone, ended = await _ask_once(job, [clip], limits, out, position)
+                alone, ended = await _ask_once(job, [clip], limits, out, known)
                 answers[number] = alone.get(0) or {"refused": _last_words(ended)}
     elif clips and 0 not in answers:
         answers[0] = {"refused": _last_words(ended)}
@@ -88,19 +88,19 @@ async def ask(
 
 
 async def _ask_once(
-    job: str, clips: Sequence[Path], limits: ProbeLimits, out: Path | None, position: int | None
+    job: str, clips: Sequence[Path], limits: ProbeLimits, out: Path | None, known: Mapping[str, object]
 ) -> tuple[dict[int, dict[str, Any]], Ended]:
     request = {
+        **known,
         "job": job,
-        "clips": [str(clip.absolute()) for clip in clips],
+        "clips": [{"path": str(clip.absolute())} for clip in clips],
         "limits": dataclasses.asdict(limits),
         "out": str(out) if out else None,
-        "position": position,
     }
     lines: list[str] = []
     # -I: neither the current directory nor PYTHON* variables decide what the child imports.
     ended = await run(
-        [sys.executable, "-I", str(CHILD)],
+        [sys.executable, "-I", *CHILD],
         timeout=STARTING + limits.seconds * len(clips),
         given=json.dumps(request).encode(),
         on_line=lines.append,

@@ -183,13 +183,13 @@ def killer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "import json, os, runpy, signal, subprocess, sys\n"
         "job = json.load(sys.stdin)\n"
         "for number, clip in enumerate(job['clips']):\n"
-        "    if 'killer' in clip:\n"
+        "    if 'killer' in clip['path']:\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"    done = subprocess.run([sys.executable, '-I', {str(untrusted.CHILD)!r}], check=True, text=True,\n"
+        f"    done = subprocess.run([sys.executable, '-I', *{untrusted.CHILD!r}], check=True, text=True,\n"
         "        input=json.dumps({**job, 'clips': [clip]}), stdout=subprocess.PIPE)\n"
         "    print(json.dumps({**json.loads(done.stdout), 'clip': number}), flush=True)\n"
     )
-    monkeypatch.setattr(untrusted, "CHILD", child)
+    monkeypatch.setattr(untrusted, "CHILD", [str(child)])
     path = tmp_path / "killer.mp4"
     path.write_bytes(b"boom")
     return path
@@ -212,7 +212,7 @@ def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In place of the child, one that writes its id to the file and then waits for a signal for ever."""
     child, told = tmp_path / "child.py", tmp_path / "pid"
     child.write_text(f"import os, signal\nopen({str(told)!r}, 'w').write(str(os.getpid()) + '\\n')\nsignal.pause()\n")
-    monkeypatch.setattr(untrusted, "CHILD", child)
+    monkeypatch.setattr(untrusted, "CHILD", [str(child)])
     return told
 
 
@@ -245,7 +245,7 @@ async def test_the_child_knows_nothing_of_the_environment(
 ) -> None:
     child, told = tmp_path / "child.py", tmp_path / "environment"
     child.write_text(f"import os\nopen({str(told)!r}, 'w').write(' '.join(os.environ))\n")
-    monkeypatch.setattr(untrusted, "CHILD", child)
+    monkeypatch.setattr(untrusted, "CHILD", [str(child)])
     monkeypatch.setenv("APIMODELS_API_KEY", "made-up")
     with pytest.raises(InvalidMedia, match="ended with status 0"):
         await probe([shots[0]])

@@ -6,137 +6,121 @@ and durations are rounded; 19 joins by ffmpeg's concat demuxer gave 19 disordere
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.stream import VideoStream
 
 from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.media import aac
 from prefect_kling.media.cancelling import Checkpoint
 from prefect_kling.media.facts import MediaFacts
-from prefect_kling.media.sound import SAMPLE_RATE, Block, clip_sound
+from prefect_kling.media.timeline import SAMPLE_RATE, Timeline
 
-__all__ = ["Chapter", "Scene", "splice"]
+__all__ = ["splice"]
 
-SOUND_BIT_RATE = 192_000
-# The default coder, twoloop, takes three times as long; measured at 192 kb/s on tones, fast is the better of the two.
-SOUND_OPTIONS = {"aac_coder": "fast"}
 # Edit lists are counted in the movie's own ticks, and a thousandth of a second, the default, is no whole frame.
 CONTAINER_OPTIONS = {"movflags": "+faststart", "movie_timescale": "90000"}
 
 
-@dataclass(frozen=True)
-class Chapter:
-    """Where a shot lies in the film: its title, and its first frame and the one after its last, in frames."""
-
-    title: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A clip as it is heard in the film.
-
-    Attributes:
-        clip: where its sound comes from.
-        title: of its chapter.
-        frames: how many frames of the film it takes.
-    """
-
-    clip: MediaFacts
-    title: str
-    frames: int
-
-
 def splice(
     pictures: Sequence[MediaFacts],
-    scenes: Sequence[Scene],
-    out: Path,
-    checkpoint: Checkpoint,
-    on_frames: Callable[[int], None],
-) -> tuple[Chapter, ...]:
-    """Writes the film into `out`. Blocking; memory does not grow with the number of clips.
-
-    Args:
-        pictures: clips with equal copy keys (but for the delay), safe to splice; in a row they are the film's picture.
-        scenes: whose sounds in a row are the film's, and whose titles are its chapters. As many frames as `pictures`.
-        out: the work file.
-        checkpoint: called between packets.
-        on_frames: called with the number of frames written so far.
-
-    Returns:
-        The chapters.
-
-    Raises:
-        InvalidMedia: a clip changed since it was probed, or its sound cannot be decoded.
-        OSError: the film cannot be written.
-    """
-    chapters = _chapters(scenes)
-    try:
-        _splice(pictures, scenes, chapters, out, checkpoint, on_frames)
-    except av.FFmpegError as error:
-        # Whatever reading raised is InvalidMedia by now; what is left comes from the muxer and the encoder.
-        raise OSError(error.errno, f"The film cannot be written: {error.strerror}") from error
-    return chapters
-
-
-def _splice(
-    pictures: Sequence[MediaFacts],
-    scenes: Sequence[Scene],
-    chapters: Sequence[Chapter],
+    timeline: Timeline,
+    sound: Path | None,
+    gain_db: float,
+    text: Path | None,
     out: Path,
     checkpoint: Checkpoint,
     on_frames: Callable[[int], None],
 ) -> None:
-    rate = pictures[0].video.frame_rate
-    with ExitStack() as stack:
-        film = stack.enter_context(av.open(f"file:{out}", "w", format="mp4", container_options=CONTAINER_OPTIONS))
-        template = stack.enter_context(_opened(pictures[0]))
-        track = _picture_track(film, template, pictures[0])
-        sound: AudioStream | None = None
-        blocks: Iterator[Block] = iter(())
-        if any(scene.clip.audio for scene in scenes):
-            sound = film.add_stream("aac", rate=SAMPLE_RATE, layout="stereo", format="fltp", options=SOUND_OPTIONS)
-            sound.bit_rate = SOUND_BIT_RATE
-            blocks = stack.enter_context(closing(_film_sound(scenes, rate)))
-        film.set_chapters(
-            [
-                {"id": n, "start": c.start, "end": c.end, "time_base": 1 / rate, "metadata": {"title": c.title}}
-                for n, c in enumerate(chapters)
-            ]
-        )
-        heard = 0
-        for shown, packet in enumerate(_film_packets(pictures), 1):
-            checkpoint()
-            packet.stream = track
-            film.mux(packet)
-            # Sound is made only as far as the picture is: the muxer would keep in memory whichever runs ahead.
-            while sound is not None and heard * rate < shown * SAMPLE_RATE:
-                block = next(blocks, None)
-                if block is None:
-                    break
-                film.mux(_encoded(sound, block, heard))
-                heard += block.shape[1]
-            on_frames(shown)
-        if sound is not None:
-            film.mux(sound.encode(None))
+    """Writes the film into `out`. Blocking; memory does not grow with the number of clips.
+
+    Args:
+        pictures: clips with equal copy keys (but for the delay), safe to splice; in a row they are the film's picture.
+        timeline: where everything lies in the film; its chapters, and as many frames as `pictures`.
+        sound: the film's sound, raw interleaved float32, stereo, 48 kHz, as long as the picture; None for none.
+        gain_db: what the sound is turned up by.
+        text: a file with the captions' track in it; None for none.
+        out: the work file.
+        checkpoint: called between packets.
+        on_frames: called with the number of frames written so far.
+
+    Raises:
+        InvalidMedia: a clip changed since it was probed.
+        OSError: the film cannot be written.
+    """
+    try:
+        with ExitStack() as stack:
+            _splice(pictures, timeline, sound, gain_db, text, out, checkpoint, on_frames, stack)
+    except av.FFmpegError as error:
+        # Whatever reading raised is InvalidMedia by now; what is left comes from the muxer and the encoder.
+        raise OSError(error.errno, f"The film cannot be written: {error.strerror}") from error
 
 
-def _chapters(scenes: Sequence[Scene]) -> tuple[Chapter, ...]:
-    chapters, start = [], 0
-    for scene in scenes:
-        chapters.append(Chapter(scene.title, start, start + scene.frames))
-        start += scene.frames
-    return tuple(chapters)
+def _splice(
+    pictures: Sequence[MediaFacts],
+    timeline: Timeline,
+    sound: Path | None,
+    gain_db: float,
+    text: Path | None,
+    out: Path,
+    checkpoint: Checkpoint,
+    on_frames: Callable[[int], None],
+    stack: ExitStack,
+) -> None:
+    rate = timeline.rate
+    film = stack.enter_context(av.open(f"file:{out}", "w", format="mp4", container_options=CONTAINER_OPTIONS))
+    track = _picture_track(film, stack.enter_context(_opened(pictures[0])), pictures[0])
+    # What lies beside the picture, each in the order of its time: a stream's packets, and when the next one begins.
+    beside: list[_Beside] = []
+    if sound is not None:
+        heard = film.add_stream("aac", rate=SAMPLE_RATE, layout="stereo", format="fltp", options=dict(aac.OPTIONS))
+        heard.bit_rate = aac.BIT_RATE
+        # All of it first, at 24 kB a second: threads that encode while this one muxes keep it waiting for its turn.
+        beside.append(_Beside(heard, iter(aac.encoded(sound, gain_db, checkpoint))))
+    if text is not None:
+        words = stack.enter_context(av.open(f"file:{text}", "r", format="mov"))
+        source = words.streams.subtitles[0]
+        copied = (packet for packet in words.demux(source) if packet.pts is not None)
+        beside.append(_Beside(film.add_stream_from_template(source, opaque=True), copied))
+    film.set_chapters(
+        [
+            {"id": n, "start": c.start, "end": c.end, "time_base": 1 / rate, "metadata": {"title": c.title}}
+            for n, c in enumerate(timeline.chapters)
+        ]
+    )
+    for shown, packet in enumerate(_film_packets(pictures), 1):
+        checkpoint()
+        packet.stream = track
+        film.mux(packet)
+        # The rest comes only as far as the picture is: the muxer would keep in memory whichever runs ahead.
+        for other in beside:
+            other.mux_until(film, shown / rate)
+        on_frames(shown)
+    for other in beside:
+        other.mux_until(film, None)
+
+
+class _Beside:
+    """One stream beside the picture: its packets, each muxed when the picture has come so far."""
+
+    def __init__(self, stream: Stream, packets: Iterator[Packet[Any]]) -> None:
+        self.stream, self.packets = stream, packets
+        self.next = next(packets, None)
+
+    def mux_until(self, film: OutputContainer, seconds: Fraction | None) -> None:
+        """Muxes what begins before that time; None for all that is left."""
+        while self.next is not None and (seconds is None or _begins(self.next) < seconds):
+            self.next.stream = self.stream
+            film.mux(self.next)
+            self.next = next(self.packets, None)
 
 
 def _opened(clip: MediaFacts) -> InputContainer:
@@ -194,18 +178,5 @@ def _coded(container: InputContainer, clip: MediaFacts) -> Iterator[Any]:
         raise _changed(clip, error.strerror or "unreadable") from error
 
 
-def _film_sound(scenes: Sequence[Scene], rate: Fraction) -> Generator[Block, None, None]:
-    start = 0
-    for scene in scenes:
-        # Each boundary is rounded by itself, from the film's start: rounding each length would add up.
-        first, end = (round(frames * SAMPLE_RATE / rate) for frames in (start, start + scene.frames))
-        yield from clip_sound(scene.clip, end - first)
-        start += scene.frames
-
-
-def _encoded(sound: AudioStream, block: Block, position: int) -> list[Packet[Any]]:
-    frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-    frame.sample_rate = SAMPLE_RATE
-    frame.time_base = Fraction(1, SAMPLE_RATE)
-    frame.pts = position
-    return sound.encode(frame)
+def _begins(packet: Packet[Any]) -> Fraction:
+    return (packet.pts or 0) * (packet.time_base or Fraction(0))

@@ -44,6 +44,8 @@ class VideoFacts:
         starts_clean: the first packet is an IDR picture shown at time 0.
         parameters_inside: parameter sets also travel between the pictures, or there is more than one sample entry.
         extradata_bytes, extradata_sha256: the decoder configuration record.
+        encoder: what x264 says of itself and its settings, `x264 - core … - options: cabac=1 …`; None where the clip
+            says nothing, or was probed before this was asked.
     """
 
     index: int
@@ -70,6 +72,7 @@ class VideoFacts:
     parameters_inside: bool
     extradata_bytes: int
     extradata_sha256: str
+    encoder: str | None = None
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -173,13 +176,15 @@ def _plain(value: Any) -> Any:
 
 
 def _read(kind: type[T], document: object) -> T:
-    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # T is one
-    if not isinstance(document, Mapping) or document.keys() != fields.keys():
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # T is one
+    # A field with a default came later than facts that are kept already.
+    needed = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if not isinstance(document, Mapping) or not needed <= document.keys() <= fields.keys():
         raise ValueError(f"{kind.__name__} needs exactly the fields {', '.join(fields)}")
     values = {}
-    for name, annotation in fields.items():
+    for name in document:
         try:
-            values[name] = _READERS[annotation](document[name])
+            values[name] = _READERS[str(fields[name].type)](document[name])
         except (TypeError, ValueError, ZeroDivisionError) as error:
             raise ValueError(f"{kind.__name__}.{name}: {error}") from error
     return kind(**values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,14 @@ def test_a_missing_field_is_refused(facts: MediaFacts) -> None:
         MediaFacts.from_json(document)
 
 
+def test_facts_that_are_older_than_a_field_can_be_read(facts: MediaFacts) -> None:
+    document = facts.to_json()
+    assert document["video"].pop("encoder")
+    older = MediaFacts.from_json(document)
+    assert older == replace(facts, video=replace(facts.video, encoder=None))
+    assert older.copy_key == facts.copy_key
+
+
 def test_facts_are_read_without_loading_any_media_library() -> None:
     code = "import sys, prefect_kling.media.facts; assert not {'av', 'numpy', 'PIL'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -67,6 +76,4 @@ def test_facts_are_read_without_loading_any_media_library() -> None:
 def test_the_shown_size_has_square_pixels_and_is_turned(
     facts: MediaFacts, aspect: Fraction, rotation: int, shown: tuple[int, int]
 ) -> None:
-    from dataclasses import replace
-
     assert replace(facts.video, sample_aspect=aspect, rotation=rotation).shown_size == shown

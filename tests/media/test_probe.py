@@ -58,6 +58,27 @@ async def test_uneven_spacing_is_noticed(make_clip: MakeClip) -> None:
     assert found.video.frames == 6
 
 
+async def test_x264_tells_its_settings(shots: list[Path]) -> None:
+    [found] = await probe([shots[0]])
+    encoder = found.video.encoder
+    assert encoder is not None
+    assert encoder.startswith("x264 - core ")
+    assert " - options: cabac=1 ref=3 deblock=1:0:0 " in encoder
+    assert encoder.endswith("aq=1:1.00")
+
+
+@pytest.mark.parametrize("odd", [b"cabac=\n", b"cabac=\xff"])
+async def test_settings_that_are_no_plain_text_are_none(shots: list[Path], tmp_path: Path, odd: bytes) -> None:
+    (tmp_path / "odd.mp4").write_bytes(shots[0].read_bytes().replace(b"cabac=1", odd))
+    [found] = await probe([tmp_path / "odd.mp4"])
+    assert found.video.encoder is None
+
+
+async def test_what_x264_did_not_make_tells_none(make_clip: MakeClip) -> None:
+    [found] = await probe([make_clip(codec="libx265", options={"x265-params": "log-level=none"})])
+    assert (found.video.codec, found.video.encoder) == ("hevc", None)
+
+
 # --- Hostile and broken ------------------------------------------------------------------------------------------
 
 

@@ -1,19 +1,18 @@
-"""What a clip is, as its packets and its first frame tell it."""
+"""What a clip is, as its packets and its first frame tell it; facts.py says what each fact means."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from prefect_kling.media.confined.nal import NEW_SAMPLE_ENTRY, unit_types, x264_settings
 from prefect_kling.media.confined.opening import AUDIO_CODECS, Limits, Refused, Task, open_clip
 from prefect_kling.media.confined.pictures import decoded, orientation, plausible_aspect
 
@@ -22,7 +21,6 @@ __all__ = ["facts"]
 # NAL unit types: ITU-T H.264 table 7-1, H.265 table 7-1.
 IDR = {"h264": {5}, "hevc": {19, 20}}
 PARAMETER_SETS = {"h264": {7, 8, 13, 15}, "hevc": {32, 33, 34}}
-NEW_SAMPLE_ENTRY = -1  # our own mark, among those types, for a packet that begins another sample entry
 
 
 class Coded(NamedTuple):
@@ -37,17 +35,21 @@ class Coded(NamedTuple):
 
 
 def facts(path: str, task: Task) -> dict[str, Any]:
-    """Reads every packet of a clip and decodes its first frame; see facts.py for what the fields mean."""
+    """Reads every packet of a clip and decodes its first frame."""
     container, video, size = open_clip(path, task["limits"])
     with container:
         audio = container.streams.audio[0] if container.streams.audio else None
         if audio is not None and (audio.codec_context is None or audio.codec_context.name not in AUDIO_CODECS):
             raise Refused("has a sound track in a format that is not taken")
-        pictures, sounds, first = read_packets(container, video, task["limits"])
+        pictures, sounds, first, encoder = read_packets(container, video, task["limits"])
         check_index(video, len(pictures), size)
         if audio is not None:
             check_index(audio, len(sounds), size)
-        shown = {**picture_facts(video, pictures, first, task["limits"]), **configuration_facts(video, pictures)}
+        shown = {
+            **picture_facts(video, pictures, first, task["limits"]),
+            **configuration_facts(video, pictures),
+            "encoder": encoder,
+        }
         return {
             "path": path,
             "bytes": size,
@@ -60,12 +62,12 @@ def facts(path: str, task: Task) -> dict[str, Any]:
 
 def read_packets(
     container: InputContainer, video: VideoStream, limits: Limits
-) -> tuple[list[Coded], list[Coded], VideoFrame]:
-    """Every packet of the picture and of the first sound track, and the first frame that is shown."""
+) -> tuple[list[Coded], list[Coded], VideoFrame, str | None]:
+    """Every packet of the picture and of the first sound track, the first frame, and what x264 says in its packet."""
     pictures: list[Coded] = []
     sounds: list[Coded] = []
     first: VideoFrame | None = None
-    kinds_of = nal_reader(video)
+    encoder: str | None = None
     for packet in container.demux(video, *container.streams.audio[:1]):
         picture = packet.stream is video
         if picture and first is None:
@@ -76,7 +78,11 @@ def read_packets(
             raise Refused(f"is cut off: a packet of its {'picture' if picture else 'sound'} is incomplete")
         if packet.pts is None or packet.dts is None:
             raise Refused(f"has {'pictures' if picture else 'sound'} without a time")
-        kinds = kinds_of(packet) if picture else frozenset[int]()
+        kinds = frozenset[int]()
+        if picture:
+            kinds = frozenset(unit_types(packet, video))
+            if not pictures:
+                encoder = x264_settings(packet, video)
         (pictures if picture else sounds).append(
             Coded(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe, packet.is_discard, kinds)
         )
@@ -84,7 +90,7 @@ def read_packets(
             raise Refused(f"has more than {limits['packets']} packets")
     if first is None:
         raise Refused("has a video track without a picture in it")
-    return pictures, sounds, first
+    return pictures, sounds, first, encoder
 
 
 def check_index(stream: Stream, read: int, size: int) -> None:
@@ -159,34 +165,6 @@ def configuration_facts(video: VideoStream, packets: list[Coded]) -> dict[str, A
         "extradata_bytes": len(extradata),
         "extradata_sha256": hashlib.sha256(extradata).hexdigest(),
     }
-
-
-def nal_reader(video: VideoStream) -> Callable[[Packet[Any]], frozenset[int]]:
-    """What finds the kinds of NAL units in this stream's packets; nothing in codecs that have none."""
-    codec, extradata = video.codec_context.name, video.codec_context.extradata or b""
-    has_units = codec in IDR and extradata[:1] == b"\x01" and len(extradata) >= 23 - 16 * (codec == "h264")
-    width = (extradata[4 if codec == "h264" else 21] & 3) + 1 if has_units else 0
-
-    def kinds_of(packet: Packet[Any]) -> frozenset[int]:
-        kinds = {NEW_SAMPLE_ENTRY} if packet.has_sidedata("new_extradata") else set()
-        if has_units:
-            heads = nal_heads(bytes(packet), width)
-            kinds.update(byte & 31 if codec == "h264" else byte >> 1 & 63 for byte in heads)
-        return frozenset(kinds)
-
-    return kinds_of
-
-
-def nal_heads(data: bytes, width: int) -> Iterator[int]:
-    """First bytes of the NAL units in a packet, whose lengths have to add up: zeros from a sparse download do not."""
-    position = 0
-    while position < len(data):
-        length = int.from_bytes(data[position : position + width], "big")
-        position += width
-        if length == 0 or position + length > len(data):
-            raise Refused("is damaged: the bytes of a coded frame make no sense")
-        yield data[position]
-        position += length
 
 
 def sound_facts(audio: AudioStream, packets: list[Coded]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class ProbeLimits:
 
 
 async def ask(
-    job: Literal["probe", "last-frame", "lumas", "frame", "fit"],
+    job: Literal["probe", "last-frame", "lumas", "frame", "fit", "stills", "words"],
     clips: Sequence[Path],
     limits: ProbeLimits,
     *,

@@ -51,6 +51,10 @@ def finder(job: str) -> Callable[[str, Task], dict[str, Any]]:
             from prefect_kling.media.confined.frames import lumas as find
         case "fit":
             from prefect_kling.media.confined.images import fit as find
+        case "stills":
+            from prefect_kling.media.confined.stills import stills as find
+        case "words":
+            from prefect_kling.media.confined.words import words as find
         case _:
             raise ValueError(f"there is no job {job}")
     return find

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from fractions import Fraction
 from typing import Any
@@ -73,17 +74,31 @@ def mean_luma(frame: VideoFrame) -> float:
     return float(ImageStat.Stat(small.convert("L")).mean[0]) / 255
 
 
-def square_rgb(frame: VideoFrame, aspect: Fraction) -> Any:
-    """The frame in RGB and square pixels; the side that the aspect stretches grows, so nothing is lost."""
+def square_rgb(frame: VideoFrame, aspect: Fraction, most: int | None = None) -> Any:
+    """The frame in RGB and square pixels; the side that the aspect stretches grows, so nothing is lost.
+
+    Args:
+        frame: as it was decoded.
+        aspect: width of a pixel over its height.
+        most: how many pixels it may have in the end; None: all of them.
+    """
     width, height = frame.width, frame.height
     if aspect > 1:
         width = round(width * aspect)
     else:
         height = round(height / aspect)
+    if small := most is not None and width * height > most:
+        scale = math.sqrt(most / (width * height))
+        width, height = max(round(width * scale), 1), max(round(height * scale), 1)
     # Untagged colour is what players take it for: BT.709 from 720 lines on, BT.601 below.
     matrix = ("ITU709" if frame.height >= 720 else "ITU601") if frame.colorspace == 2 else None
     return frame.to_image(  # type: ignore[no-untyped-call]  # av's stub says no types here
-        width=width, height=height, src_colorspace=matrix, interpolation="LANCZOS", dst_color_range="JPEG", threads=1
+        width=width,
+        height=height,
+        src_colorspace=matrix,
+        interpolation="AREA" if small else "LANCZOS",
+        dst_color_range="JPEG",
+        threads=1,
     )
 
 

@@ -155,10 +155,12 @@ class Lettering:
 
     def _lacks(self, letter: str) -> bool:
         if letter not in self._lacking:
-            self._lacking[letter] = self._drawn(letter) == self._drawn(NOBODYS)
+            drawn = self._drawn(letter)
+            # A damaged font gives letters without a line in them.
+            self._lacking[letter] = drawn == self._drawn(NOBODYS) or not any(drawn[0])
         return self._lacking[letter]
 
-    def _drawn(self, letter: str) -> tuple[object, ...]:
+    def _drawn(self, letter: str) -> tuple[bytes, tuple[int, int], tuple[int, int], float]:
         from PIL import ImageFont
 
         # Without shaping, which replaces letters and fails at some.

@@ -126,11 +126,13 @@ def _place(scene: Scene, timeline: Timeline) -> dict[str, Any]:
 
 def _sound(sound: Soundtrack) -> dict[str, Any]:
     measured, gain = sound.loudness, sound.gain
+    # What is wholly silent has no level, and JSON has no minus infinity.
+    silent = not math.isfinite(measured.true_peak)
     return {
-        "measured_lufs": _level(measured.integrated),
-        "measured_dbtp": _level(measured.true_peak),
+        "measured_lufs": None if silent else _level(measured.integrated),
+        "measured_dbtp": None if silent else _level(measured.true_peak),
         "gain_db": _level(gain.db),
-        "lufs": _level(measured.integrated + gain.db),
+        "lufs": None if silent else _level(measured.integrated + gain.db),
         "remark": gain.remark,
     }
 
@@ -139,6 +141,5 @@ def _seconds(exact: Fraction) -> float:
     return round(float(exact), 6)
 
 
-def _level(decibels: float) -> float | None:
-    # Silence is minus infinity, which JSON cannot say.
-    return round(decibels, 2) if math.isfinite(decibels) else None
+def _level(decibels: float) -> float:
+    return round(decibels, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.media.cancelling import until_ended
 from prefect_kling.media.processes import Ended, run
 
 __all__ = ["ProbeLimits", "ask"]
@@ -34,6 +36,7 @@ class ProbeLimits:
         duration: seconds of picture.
         frame_rate: frames a second.
         packets: of picture and sound together.
+        output_bytes: size of a file that is made of it.
     """
 
     seconds: float = 30.0
@@ -44,14 +47,17 @@ class ProbeLimits:
     duration: int = 1_800
     frame_rate: int = 240
     packets: int = 250_000
+    output_bytes: int = 256 * 1024 * 1024
 
 
 async def ask(
-    job: Literal["probe", "last-frame", "lumas", "frame", "fit", "stills", "words"],
+    job: Literal["probe", "last-frame", "lumas", "frame", "fit", "stills", "words", "sound", "track"],
     clips: Sequence[Path],
     limits: ProbeLimits,
     *,
     out: Path | None = None,
+    each: Sequence[Mapping[str, object]] = (),
+    children: int = 1,
     **known: object,
 ) -> list[dict[str, Any]]:
     """What the child found in each clip, in their order.
@@ -60,21 +66,26 @@ async def ask(
         job: what to do, see the package `confined`.
         clips: the files.
         limits: what each may cost.
-        out: where an image goes, for those jobs that make one.
+        out: where what is made goes, for those jobs that make something.
+        each: what the job needs to know about each clip, JSON-native.
+        children: how many share the clips.
         known: what else the job needs to know, JSON-native.
 
-    All clips share one child, as starting one costs more than probing. Where it dies, those it had not answered for
-    are asked about once more, each in a child of its own: so the guilty one is known, and the others are not lost.
+    All clips share one child, or few, as starting one costs more than probing. Where it dies, those it had not
+    answered for are asked about once more, each in a child of its own: so the guilty one is known, and the others are
+    not lost.
 
     Raises:
         InvalidMedia: clips are broken, hostile or too costly; the text names each of them and says why.
         OSError: `out` cannot be written.
     """
-    answers, ended = await _ask_once(job, clips, limits, out, known)
+    request = {**known, "job": job, "limits": dataclasses.asdict(limits), "out": str(out) if out else None}
+    asked = [{**(each[n] if each else {}), "path": str(clip.absolute())} for n, clip in enumerate(clips)]
+    answers, ended = await _ask_some(request, asked, limits, children)
     if len(clips) > 1:
-        for number, clip in enumerate(clips):
+        for number, clip in enumerate(asked):
             if number not in answers:
-                alone, ended = await _ask_once(job, [clip], limits, out, known)
+                alone, ended = await _ask_once(request, [clip], limits)
                 answers[number] = alone.get(0) or {"refused": _last_words(ended)}
     elif clips and 0 not in answers:
         answers[0] = {"refused": _last_words(ended)}
@@ -87,22 +98,30 @@ async def ask(
     return [answers[number]["found"] for number in range(len(clips))]
 
 
-async def _ask_once(
-    job: str, clips: Sequence[Path], limits: ProbeLimits, out: Path | None, known: Mapping[str, object]
+async def _ask_some(
+    request: Mapping[str, object], asked: Sequence[Mapping[str, object]], limits: ProbeLimits, children: int
 ) -> tuple[dict[int, dict[str, Any]], Ended]:
-    request = {
-        **known,
-        "job": job,
-        "clips": [{"path": str(clip.absolute())} for clip in clips],
-        "limits": dataclasses.asdict(limits),
-        "out": str(out) if out else None,
-    }
+    """Deals the clips out to children; the answers by the clips' numbers, and how the last child ended."""
+    tasks = [asyncio.ensure_future(_ask_once(request, asked[n::children], limits)) for n in range(children)]
+    try:
+        results = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await until_ended(asyncio.gather(*tasks, return_exceptions=True))
+    found = {number * children + n: answer for n, (part, _) in enumerate(results) for number, answer in part.items()}
+    return found, results[-1][1]
+
+
+async def _ask_once(
+    request: Mapping[str, object], asked: Sequence[Mapping[str, object]], limits: ProbeLimits
+) -> tuple[dict[int, dict[str, Any]], Ended]:
     lines: list[str] = []
     # -I: neither the current directory nor PYTHON* variables decide what the child imports.
     ended = await run(
         [sys.executable, "-I", *CHILD],
-        timeout=STARTING + limits.seconds * len(clips),
-        given=json.dumps(request).encode(),
+        timeout=STARTING + limits.seconds * len(asked),
+        given=json.dumps({**request, "clips": asked}).encode(),
         on_line=lines.append,
     )
     return dict(filter(None, map(_answer, lines))), ended

@@ -16,6 +16,8 @@ What else a job needs to know lies beside `limits` where it is the same for all 
     fit         writes an image that the gateway takes into `out`: {"suffix", …}, the suffix "" where it does already
     stills      makes a film's poster, sheet and preview in the folder `out`: {}
     words       draws `images` of one `size` in the font that the clip is: {"in_the_way": {} or why it cannot}
+    sound       writes a clip's sound, from its first frame on, as raw samples into `out`: {}
+    track       writes the sound of any file with sound in it likewise: {}
 
 A clip that exhausts a limit inside a decoder ends the process; the line that is missing says which clip it was.
 """

@@ -13,8 +13,6 @@ import av
 
 from prefect_kling.media.confined.opening import Limits, Refused, Task, Unwritable
 
-MOST_OUTPUT_BYTES = 256 * 1024 * 1024
-
 
 def main() -> None:
     """Does the job that standard input describes."""
@@ -55,6 +53,10 @@ def finder(job: str) -> Callable[[str, Task], dict[str, Any]]:
             from prefect_kling.media.confined.stills import stills as find
         case "words":
             from prefect_kling.media.confined.words import words as find
+        case "sound":
+            from prefect_kling.media.confined.sound import sound as find
+        case "track":
+            from prefect_kling.media.confined.sound import track as find
         case _:
             raise ValueError(f"there is no job {job}")
     return find
@@ -64,7 +66,7 @@ def confine(limits: Limits) -> None:
     """Takes away what no honest clip needs, before the first byte of one is read."""
     av.logging.set_level(None)
     lower(resource.RLIMIT_CORE, 0)
-    lower(resource.RLIMIT_FSIZE, MOST_OUTPUT_BYTES)
+    lower(resource.RLIMIT_FSIZE, limits["output_bytes"])
     if sys.platform == "linux":  # macOS refuses to limit the address space; the other limits hold there too
         lower(resource.RLIMIT_AS, limits["memory"])
 

@@ -1,4 +1,4 @@
-"""Opens a clip as MOV/MP4 and nothing else, or says why not."""
+"""Opens a clip as MOV/MP4 and nothing else, or a sound file as one of a few formats, or says why not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-__all__ = ["AUDIO_CODECS", "VIDEO_CODECS", "Limits", "Refused", "Task", "Unwritable", "open_clip", "regular_file_size"]
+__all__ = [
+    "AUDIO_CODECS",
+    "VIDEO_CODECS",
+    "Limits",
+    "Refused",
+    "Task",
+    "Unwritable",
+    "open_clip",
+    "open_sound",
+    "regular_file_size",
+]
 
 Limits: TypeAlias = Mapping[str, Any]
 """What a clip may cost: the fields of `ProbeLimits`."""
@@ -24,6 +35,11 @@ Task: TypeAlias = Mapping[str, Any]
 # Fewer decoders, less to attack. Everything a phone, a browser, an editor or a generator puts into an MP4 is here.
 VIDEO_CODECS = ("h264", "hevc", "av1", "libdav1d", "vp9", "mpeg4", "prores")
 AUDIO_CODECS = ("aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "alac", "flac", "pcm_s16le", "pcm_s24le")
+
+# What music and narration come as, by ffmpeg's names. No playlists: they name other files, and addresses.
+SOUND_FORMATS = ("mp3", "wav", "flac", "ogg", "mov", "aac")
+SOUND_CODECS = (*AUDIO_CODECS, "vorbis", "libvorbis", "pcm_u8", "pcm_s32le", "pcm_f32le", "pcm_s16be", "pcm_s24be")
+READABLE_SOUNDS = "mp3, wav, flac, ogg, opus, aac, m4a, mp4 and mov can"
 
 
 class Refused(Exception):
@@ -36,11 +52,7 @@ class Unwritable(Exception):
 
 def open_clip(path: str, limits: Limits) -> tuple[InputContainer, VideoStream, int]:
     """Opens a clip as MOV/MP4 and nothing else; its one video track and its size in bytes come with it."""
-    size = regular_file_size(path)
-    if size == 0:
-        raise Refused("is empty")
-    if size > limits["file_bytes"]:
-        raise Refused(f"has {size} bytes; at most {limits['file_bytes']} are taken")
+    size = checked_size(path, limits)
     check_boxes(path, size)
     options = {
         "protocol_whitelist": "file",
@@ -49,7 +61,7 @@ def open_clip(path: str, limits: Limits) -> tuple[InputContainer, VideoStream, i
     }
     try:
         # Always an absolute file: address, as "concat:a|b.mp4" or "-y.mp4" would mean something else to ffmpeg.
-        container = av.open(f"file:{path}", "r", format="mov", options=options)
+        container = av.open(f"file:{path}", "r", format="mov", options=options, metadata_errors="replace")
     except av.FFmpegError as error:
         raise Refused(f"is not a readable MP4: {error.strerror}") from error
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -71,6 +83,36 @@ def open_clip(path: str, limits: Limits) -> tuple[InputContainer, VideoStream, i
     # The container may lie about the size: the decoder must refuse what the stream itself says, too.
     video.codec_context.options = {"max_pixels": str(limits["pixels"])}
     return container, video, size
+
+
+def open_sound(path: str, limits: Limits) -> tuple[InputContainer, AudioStream]:
+    """Opens anything with sound in it; its first sound track comes with it."""
+    checked_size(path, limits)
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(SOUND_FORMATS),
+        "codec_whitelist": ",".join(SOUND_CODECS),
+    }
+    try:
+        container = av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise Refused(f"is no sound file that can be read; {READABLE_SOUNDS}") from error
+    if not container.streams.audio:
+        raise Refused("has no sound in it")
+    stream = container.streams.audio[0]
+    if stream.codec_context is None or stream.codec_context.name not in SOUND_CODECS:
+        raise Refused("has sound in a format that is not taken")
+    return container, stream
+
+
+def checked_size(path: str, limits: Limits) -> int:
+    """The size of a regular file that is neither empty nor too large."""
+    size = regular_file_size(path)
+    if size == 0:
+        raise Refused("is empty")
+    if size > limits["file_bytes"]:
+        raise Refused(f"has {size} bytes; at most {limits['file_bytes']} are taken")
+    return size
 
 
 def regular_file_size(path: str) -> int:

@@ -15,6 +15,7 @@ from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import ClipStorage
 from prefect_kling.flows.checking import import_checks
 from prefect_kling.flows.reckoning import Reckoner
+from prefect_kling.flows.rehearsing import rehearse
 from prefect_kling.flows.standing import Standing, standings
 from prefect_kling.gateway.addresses import is_loopback_url
 from prefect_kling.gateway.errors import (
@@ -170,6 +171,7 @@ async def reckoned(
     if wish.only:
         planned = planned.only(wish.only)
         planned.check_film(document)
+    await rehearse(planned)
     return Reckoner(await desk(settings), document, planned, edition, run=wish.run, retakes=wish.retake)
 
 

@@ -6,23 +6,22 @@ A shot that fails takes down what depends on it and nothing else. What is bought
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.clips import Clip
-from prefect_kling.flows.films import film_name, recipe_of, remember, there_already
+from prefect_kling.flows.cutting import Cutting
+from prefect_kling.flows.films import remember
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
 from prefect_kling.flows.preparing import Prepared
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.shooting import Shooting
-from prefect_kling.flows.stage import Stage, named
+from prefect_kling.flows.stage import Stage
 from prefect_kling.gateway.errors import KlingError, LedgerUnavailable
 from prefect_kling.ledger.holds import HOLD_SECONDS, Hold
 from prefect_kling.storyboard.plan import PlannedShot
-from prefect_kling.tasks import join_clips
 from prefect_kling.tasks.results import Film
 
 __all__ = ["render"]
@@ -41,21 +40,20 @@ async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
     Raises:
         BudgetExceeded: a budget does not allow it; nothing was bought.
     """
-    run = _Run(prepared, studio)
-    # To the end of the join, so that no prune takes a clip away that the film is about to use.
-    async with run.admitted():
-        return await _rendered(run)
+    async with Cutting(prepared, studio) as cutting:
+        run = _Run(prepared, studio, cutting)
+        # To the end of the join, so that no prune takes a clip away that the film is about to use.
+        async with run.admitted():
+            return await _rendered(run)
 
 
 async def _rendered(run: _Run) -> Rendering:
-    plan, title = run.plan, run.prepared.document.storyboard.title
+    title = run.prepared.document.storyboard.title
     outcomes = await run.shots()
-    clips = {outcome.id: outcome.clip for outcome in outcomes if outcome.clip is not None}
-    if len(clips) < len(outcomes):
+    if any(outcome.clip is None for outcome in outcomes):
         return Rendering(title=title, film=None, shots=tuple(outcomes))
-    cut = [shot.id for shot in plan.shots if shot.in_cut]
     try:
-        film = await run.join(cut, clips)
+        film = await run.join({outcome.id: outcome for outcome in outcomes})
     except Exception as error:  # noqa: BLE001 - whatever stops the join, the clips are kept and the run says why
         message = str(error) if isinstance(error, KlingError) else f"{type(error).__name__}: {error}"
         return Rendering(title=title, film=None, shots=tuple(outcomes), error_type=type(error).__name__, error=message)
@@ -65,8 +63,8 @@ async def _rendered(run: _Run) -> Rendering:
 class _Run:
     """One run: who waits for whom, and what is held for them."""
 
-    def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
-        self.prepared, self.studio = prepared, studio
+    def __init__(self, prepared: Prepared, studio: KlingStudio, cutting: Cutting) -> None:
+        self.prepared, self.studio, self.cutting = prepared, studio, cutting
         self.plan, self.reckoner, self.desk = prepared.plan, prepared.reckoner, prepared.reckoner.desk
         self.stage = Stage(prepared, studio)
         self.running: dict[str, asyncio.Task[ShotOutcome]] = {}
@@ -115,19 +113,12 @@ class _Run:
                 await shooting.end()
             await self.stage.end()
 
-    async def join(self, cut: Sequence[str], clips: Mapping[str, Clip]) -> Film:
-        """The film of some clips, in the order of `cut`; joined before, it is used again."""
-        recipe = recipe_of([(shot, clips[shot].sha256) for shot in cut])
-        film = await there_already(self.prepared, recipe)
-        if film is not None:
-            get_run_logger().info("The film is there already: %s", self.desk.storage().link(film.path))
-            tell("", "kept", "it is there already")
-            return film
-        tell("", "joining", f"{len(cut)} clips")
-        name, ordered = film_name(self.prepared), [clips[shot] for shot in cut]
-        film = await named(join_clips, "join")(ordered, self.studio, name=name, titles=cut)
+    async def join(self, outcomes: Mapping[str, ShotOutcome]) -> Film:
+        """The film of the clips that the plan shows; joined before, it is used again."""
+        film, made_of = await self.cutting.film(outcomes)
         used = [shooting.used.purchase for shooting in self.shootings.values() if shooting.used is not None]
-        await remember(self.prepared, recipe, film, used)
+        if made_of is not None:
+            await remember(self.prepared, made_of, film, used)
         return film
 
     async def _shoot(self, shot: PlannedShot) -> ShotOutcome:
@@ -139,7 +130,10 @@ class _Run:
             return ShotOutcome.blocked(shot.id, missing)
         clips = {need: outcome.clip for need, outcome in needed.items() if outcome.clip is not None}
         self.shootings[shot.id] = shooting = Shooting(self.stage, shot, clips)
-        return await shooting.outcome()
+        outcome = await shooting.outcome()
+        if outcome.clip is not None:
+            self.cutting.arrived(shot.id, outcome.clip)
+        return outcome
 
 
 async def _renewing(renew: Callable[[], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""The `prefect-kling` command: render, plan, schema, join, simulate; the others are in the modules `cli_…`.
+"""The `prefect-kling` command: render, plan, schema, simulate; the others are in the modules `cli_…`.
 
 Exit codes: 0 done; 2 bad usage or document; 3 the gateway refused; 4 budget or credits; 5 an uncertain purchase waits
 for a decision; 6 media broken; 7 generation failed or timed out; 130 interrupted. Of several, the first in the order
@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +24,7 @@ from cyclopts import App, CycloptsError, Parameter
 from prefect_kling.cli_adopt import adopt
 from prefect_kling.cli_codes import INTERRUPTED, USAGE, exit_code
 from prefect_kling.cli_doctor import doctor
+from prefect_kling.cli_join import join
 from prefect_kling.cli_ledger import ledger, sweep
 from prefect_kling.cli_series import series
 from prefect_kling.cli_studio import (
@@ -37,14 +37,20 @@ from prefect_kling.cli_studio import (
     variables_of,
 )
 from prefect_kling.gateway.errors import KlingError, StoryboardError
-from prefect_kling.media.scratch import publish, scratch
-from prefect_kling.terminal import announce, progress_by_frames, watching
+from prefect_kling.media.addresses import moved
+from prefect_kling.media.scratch import publish, scratch, writable
+from prefect_kling.terminal import announce, watching
 
 if TYPE_CHECKING:
+    from prefect_kling.clips import ClipStorage
     from prefect_kling.flows.outcome import Rendering, ShotOutcome, TakeOutcome
     from prefect_kling.plan_view import PlanView
+    from prefect_kling.tasks.results import Film
 
 __all__ = ["exit_code", "main"]
+
+NAMING = ("manifest.json", "otio")
+"""What lies beside a film and names clips from where it is."""
 
 app = App(
     name="prefect-kling",
@@ -59,6 +65,7 @@ app.command(ledger)
 app.command(sweep)
 app.command(doctor)
 app.command(series)
+app.command(join)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -147,7 +154,7 @@ def render(
     if out is not None:
         if out.is_file() and Path(file).is_file() and out.samefile(file):
             raise StoryboardError(f"--out names the storyboard itself, {file}; the film would replace it")
-        _writable(out)
+        writable(out)
     begun = time.monotonic()
     asked = _Asked(
         file=file,
@@ -249,44 +256,6 @@ def schema() -> int:
 
 
 @app.command
-def join(*clips: Path, out: Path, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Join clips, in order, into one MP4 with a chapter each.
-
-    Parameters
-    ----------
-    clips
-        Video files, at least one.
-    out
-        The film to write.
-    json
-        Print one JSON document to stdout.
-    """
-    from prefect_kling.media.join import CutClip
-    from prefect_kling.media.join import join as join_files
-
-    if not clips:
-        raise StoryboardError("join needs at least one clip")
-    _writable(out)
-    cut = [CutClip(clip, clip.stem) for clip in clips]
-    with progress_by_frames() as on_progress:
-        film = asyncio.run(join_files(cut, out, on_progress=on_progress))
-    if json:
-        _print_json(
-            {
-                "film": str(film.path),
-                "frames": film.frames,
-                "seconds": float(film.seconds),
-                "sha256": film.sha256,
-                "method": film.method,
-                "reason": film.reason,
-            }
-        )
-    announce(f"{film.frames} frames, {float(film.seconds):.2f} s, by {film.method}: {film.reason}")
-    announce(f"Film: {film.path.resolve()}")
-    return 0
-
-
-@app.command
 def simulate(*, port: int = 0, seed: int | None = None, faults: str = "", seconds: float = 4.0) -> int:
     """Serve a simulated gateway on this machine until interrupted.
 
@@ -365,8 +334,7 @@ async def _render(asked: _Asked) -> Rendering:
         if isinstance(rendering, BaseException):
             raise rendering
         if rendering.film is not None and asked.out is not None:
-            async with studio.get_storage().at_hand(rendering.film.path, sha256=rendering.film.sha256) as film:
-                await asyncio.to_thread(_copy, film, asked.out, rendering.film.path)
+            await _copied_out(studio.get_storage(), rendering.film, asked.out)
     return _told(rendering, asked.studio)
 
 
@@ -405,29 +373,33 @@ def _shots(only: Sequence[str]) -> tuple[str, ...]:
     return shots
 
 
-def _writable(out: Path) -> None:
-    """Finds out before any money is spent whether a film could be put there."""
-    if out.is_dir():
-        raise IsADirectoryError(21, "is a folder; name a file such as film.mp4", str(out))
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            out.lstat()  # a name that is too long, say
-        with scratch(out):
-            pass
-    except FileExistsError as error:
-        raise NotADirectoryError(20, "is a file, not a folder", error.filename) from None
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(out)) from None
+async def _copied_out(storage: ClipStorage, film: Film, out: Path) -> None:
+    """Puts a film, and what lies beside it, where it was asked for besides the studio's storage."""
+    async with storage.at_hand(film.path, sha256=film.sha256) as file:
+        await asyncio.to_thread(_copy, file, out, film.path)
+    for ending, location in film.beside.items():
+        beside = out.with_name(f"{out.stem}.{ending}")
+        async with storage.at_hand(location) as file:
+            if ending in NAMING and storage.is_local:
+                text = moved(file.read_text("utf-8"), file.parent, beside.absolute().parent, out.name)
+                await asyncio.to_thread(_write, text, beside)
+            else:
+                await asyncio.to_thread(_copy, file, beside, location)
 
 
-def _copy(film: Path, out: Path, kept: str) -> None:
+def _copy(file: Path, out: Path, kept: str) -> None:
     try:
         with scratch(out) as work:
-            shutil.copyfile(film, work)
+            shutil.copyfile(file, work)
             publish(work, out)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; the film is kept at {kept}", str(out)) from error
+        raise OSError(error.errno, f"{error.strerror}; it is kept at {kept}", str(out)) from error
+
+
+def _write(text: str, out: Path) -> None:
+    with scratch(out) as work:
+        work.write_text(text, "utf-8")
+        publish(work, out)
 
 
 def _rendering_json(rendering: Rendering, out: Path | None) -> dict[str, Any]:
@@ -437,6 +409,8 @@ def _rendering_json(rendering: Rendering, out: Path | None) -> dict[str, Any]:
         "film": None if film is None else str(out.resolve()) if out else film.path,
         "frames": film.frames if film else None,
         "seconds": film.seconds if film else None,
+        "method": film.method if film else None,
+        "beside": film.beside if film else {},
         "usd": float(rendering.usd),
         "shots": [_shot_json(shot) for shot in rendering.shots],
     }

@@ -93,6 +93,11 @@ class ClipStorage:
             raise KlingError(f"The storage {without_password(url)} cannot be used: {error}") from error
         self._local = "file" in ([self._fs.protocol] if isinstance(self._fs.protocol, str) else self._fs.protocol)
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its locations are paths on this machine."""
+        return self._local
+
     def location(self, name: str) -> str:
         """Where the file `name` (with `/` between folders) is or would be: an absolute path or a URL."""
         path = f"{self._root.rstrip('/')}/{name}"

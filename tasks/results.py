@@ -54,8 +54,10 @@ class Film(_Result):
     Attributes:
         path: its location: an absolute path or a URL of the studio's storage.
         frames, seconds, width, height, bytes, sha256: what it is, as verified before it got its name.
-        method: `copy` or `encode`.
+        method: `copy`, `normalise` or `encode`.
         reason: why that method, in words.
+        sound: what there is to say about its loudness; empty where nothing is.
+        beside: where what lies beside it is, by the end of its name: `poster.jpg`, `srt`, `manifest.json` …
     """
 
     path: str
@@ -67,3 +69,5 @@ class Film(_Result):
     sha256: str
     method: str
     reason: str
+    sound: str
+    beside: dict[str, str]

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
 import pytest
 
 from prefect_kling import KlingStudio
@@ -67,6 +68,10 @@ def clone(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "storyboards").symlink_to(ROOT / "storyboards")
     (folder / "storyboard.yaml").write_text(blocks("yaml")[0])
+    for name, colour in (("a", "red"), ("b", "blue")):
+        source = ["-f", "lavfi", "-i", f"color={colour}:s=320x180:r=24:d=1"]
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source, "-pix_fmt", "yuv420p", f"{name}.mp4"]
+        subprocess.run(command, cwd=folder, check=True)
     return folder
 
 
@@ -111,6 +116,7 @@ async def test_its_other_commands_run(server_environment: dict[str, str], simula
     assert await ran(lines, environment, clone) == [
         ["prefect-kling", "plan"],
         ["prefect-kling", "schema"],
+        ["prefect-kling", "join"],
         ["prefect-kling", "doctor"],
         *[["prefect-kling", "render"]] * 4,
         ["prefect-kling", "ledger"],

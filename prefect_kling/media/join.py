@@ -1,4 +1,4 @@
-"""Clips in, one film out: probed, planned, spliced or encoded, checked, and only then given its name."""
+"""Clips in, one film out: probed, laid out, planned, spliced or encoded, checked, and only then given its name."""
 
 from __future__ import annotations
 
@@ -12,36 +12,30 @@ from pathlib import Path
 from typing import Literal
 
 from prefect_kling.gateway.errors import InvalidMedia
-from prefect_kling.media.cancelling import Checkpoint, in_thread
+from prefect_kling.media.alike import unlike
+from prefect_kling.media.cancelling import Checkpoint, in_thread, until_ended
+from prefect_kling.media.captions import cues_of
+from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.facts import MediaFacts
-from prefect_kling.media.plan import plan_join
+from prefect_kling.media.normalise import normalise
+from prefect_kling.media.picture import Images
+from prefect_kling.media.plan import JoinPlan, plan_join
 from prefect_kling.media.probe import probe
-from prefect_kling.media.reencode import film_frames, reencode, target_of
-from prefect_kling.media.scratch import publish, scratch
-from prefect_kling.media.splice import Chapter, Scene, splice
+from prefect_kling.media.reencode import parts_of, reencode
+from prefect_kling.media.room import CuttingRoom
+from prefect_kling.media.scratch import publish, workshop
+from prefect_kling.media.soundtrack import Soundtrack, soundtrack
+from prefect_kling.media.splice import splice
+from prefect_kling.media.target import Target, target_of
+from prefect_kling.media.texttrack import write_text_track
+from prefect_kling.media.timeline import Timeline, lay_out
 from prefect_kling.media.verify import Expected, verify
+from prefect_kling.media.words import images_of
 
-__all__ = ["CutClip", "Film", "join"]
+__all__ = ["Film", "join"]
 
-
-# One ffmpeg holds a decoder for each of its clips, 15 MB at 720p (measured: 285 MB for 4 clips, 806 MB for 40). With
-# equal options x264 writes equal parameter sets, so parts are spliced without loss.
-CLIPS_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class CutClip:
-    """One clip of the film.
-
-    Attributes:
-        path: an MP4.
-        title: of its chapter.
-        facts: what a probe found, where there was one already.
-    """
-
-    path: Path
-    title: str
-    facts: MediaFacts | None = None
+ENCODING = 20
+"""What a frame that is encoded counts in the progress, where one that is copied counts 1."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +49,11 @@ class Film:
         width, height: of the picture as coded, in pixels.
         frame_rate: frames a second.
         bytes, sha256: of the file.
-        method: `copy` if the picture is the clips' own, bit by bit; `encode` if it was encoded anew.
+        method: `copy` if the picture is the clips' own, bit by bit; `normalise` if that holds but for odd clips, which
+            were encoded like the others; `encode` if all of it was encoded anew.
         reason: why that method, in words.
-        chapters: titles, with first frame and the one after the last.
+        sound: its sound track before the gain; None where it has none.
+        timeline: where everything lies in it.
     """
 
     path: Path
@@ -68,120 +64,223 @@ class Film:
     frame_rate: Fraction
     bytes: int
     sha256: str
-    method: Literal["copy", "encode"]
+    method: Literal["copy", "normalise", "encode"]
     reason: str
-    chapters: tuple[Chapter, ...]
+    sound: Soundtrack | None
+    timeline: Timeline
 
 
-async def join(clips: Sequence[CutClip], out: Path, *, on_progress: Callable[[int, int], None] | None = None) -> Film:
-    """Joins clips by hard cuts into an MP4 with one continuous sound track and a chapter per clip.
+async def join(
+    clips: Sequence[CutClip],
+    out: Path,
+    cut: Cut | None = None,
+    *,
+    room: CuttingRoom | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Film:
+    """Joins clips into an MP4 with one continuous sound track and a chapter per clip.
 
-    Alike clips keep their picture bit by bit; otherwise all are encoded anew, at the size and rate that most have.
-    Either way the film has exactly as many frames as its clips, and each clip's sound starts with its picture. It has
-    no sound track if no clip has one.
+    Alike clips keep their picture bit by bit, odd ones among them are encoded in the same way, and where that cannot be
+    (transitions, no majority) all are encoded anew. Either way the film has exactly the frames that its clips and the
+    cut give it, and each clip's sound starts with its picture. It has no sound track if there is nothing to be heard.
 
     Args:
         clips: in the film's order; one may come twice. They are not trusted.
         out: the film's name; what has it already is replaced at the very end, or not at all.
+        cut: how the film is cut; hard cuts and a loudness of -16 LUFS where it is not said.
+        room: in which clips were worked on as they arrived.
         on_progress: called in the caller's event loop with frames done and frames in all, rising.
 
     Raises:
-        InvalidMedia: a clip is unusable (the text names it), or the film failed its check.
+        InvalidMedia: a clip is unusable (the text names it), the cut does not fit the clips, or the film failed its
+            check.
         OSError: the film cannot be written. As with every other end but success, cancelling included, no file and no
             process is left behind.
     """
-    _spare_the_clips(clips, out)
+    cut = cut or Cut()
+    if not clips:
+        raise InvalidMedia("A film needs at least one clip.")
+    _spare_the_clips(clips, cut, out)
     with ExitStack() as stack:
         # First of all: whether the film can be written there should not be learnt after minutes of work.
-        work = stack.enter_context(scratch(out))
-        facts = await _all_facts(clips)
-        plan = plan_join(facts)
-        if plan.method == "copy":
-            rate, pictures = facts[0].video.frame_rate, facts
-            progress = _Progress(sum(clip.video.frames for clip in facts), on_progress)
-        else:
-            target = target_of(facts)
-            rate = target.frame_rate
-            progress = _Progress(sum(film_frames(clip, rate) for clip in facts), on_progress)
-            parts = []
-            for first in range(0, len(facts), CLIPS_AT_ONCE):
-                parts.append(stack.enter_context(scratch(out)))
-                done = sum(film_frames(clip, rate) for clip in facts[:first])
-                await reencode(facts[first : first + CLIPS_AT_ONCE], target, parts[-1], progress.beyond(done))
-            pictures = await probe(parts)
-            # A part of very few frames reorders none of them; splicing evens that out.
-            spliceable = plan_join([replace(part, video=replace(part.video, delay=0)) for part in pictures])
-            if spliceable.method != "copy":
-                raise InvalidMedia(f"The encoded parts do not fit together, so there is no film. {spliceable.reason}")
-        scenes = [Scene(clip, cut.title, film_frames(clip, rate)) for clip, cut in zip(facts, clips, strict=True)]
-        frames = sum(scene.frames for scene in scenes)
-        video = pictures[0].video
+        folder = stack.enter_context(workshop(out))
+        own_room = room or CuttingRoom(folder, cut)
+        try:
+            film = await _joined(clips, cut, folder / "film.mp4", own_room, on_progress)
+        finally:
+            if room is None:
+                await own_room.end()
+        await asyncio.to_thread(publish, film.path, out)
+    return replace(film, path=out)
 
-        def finish(checkpoint: Checkpoint) -> tuple[tuple[Chapter, ...], str, int]:
-            chapters = splice(pictures, scenes, work, checkpoint, progress.from_thread)
-            sound = any(clip.audio for clip in facts)
-            verify(work, Expected(frames, rate, video.width, video.height, sound, chapters), checkpoint)
-            digest = _sha256(work, checkpoint)
-            checkpoint()
-            publish(work, out)
-            return chapters, digest, out.stat().st_size
 
-        chapters, digest, size = await in_thread(finish)
+async def _joined(
+    clips: Sequence[CutClip], cut: Cut, work: Path, room: CuttingRoom, on_progress: Callable[[int, int], None] | None
+) -> Film:
+    facts = await room.facts(clips)
+    target = target_of(facts, cut)
+    timeline = lay_out(clips, facts, cut, target.frame_rate)
+    hearing = asyncio.ensure_future(soundtrack(timeline, cut, room))
+    try:
+        progress = _Progress(timeline.frames, on_progress)
+        pictures, plan = await _pictures(timeline, cut, target, room, progress)
+        sound = await hearing
+    finally:
+        hearing.cancel()
+        await until_ended(hearing)
+    video = pictures[0].video
+    cues = cues_of(timeline) if cut.captions == "soft" else ()
+    text = await write_text_track(cues, room.new_folder()) if cues else None
+    expected = Expected(
+        timeline.frames,
+        timeline.rate,
+        video.width,
+        video.height,
+        sound is not None,
+        timeline.chapters,
+        len(cues),
+    )
+
+    def finish(checkpoint: Checkpoint) -> tuple[str, int]:
+        pcm, gain = (None, 0.0) if sound is None else (sound.pcm, sound.gain.db)
+        splice(pictures, timeline, pcm, gain, text, work, checkpoint, progress.spliced)
+        verify(work, expected, checkpoint)
+        digest = _sha256(work, checkpoint)
+        checkpoint()
+        return digest, work.stat().st_size
+
+    digest, size = await in_thread(finish)
     return Film(
-        path=out,
-        frames=frames,
-        seconds=frames / rate,
+        path=work,
+        frames=timeline.frames,
+        seconds=timeline.seconds,
         width=video.width,
         height=video.height,
-        frame_rate=rate,
+        frame_rate=timeline.rate,
         bytes=size,
         sha256=digest,
         method=plan.method,
         reason=plan.reason,
-        chapters=chapters,
+        sound=sound,
+        timeline=timeline,
     )
 
 
-def _spare_the_clips(clips: Sequence[CutClip], out: Path) -> None:
-    for clip in clips:
-        if out.exists() and clip.path.exists() and out.samefile(clip.path):
-            raise InvalidMedia(f"{out} is a clip of this film, so the film cannot take its place; give another name.")
+async def _pictures(
+    timeline: Timeline, cut: Cut, target: Target, room: CuttingRoom, progress: _Progress
+) -> tuple[list[MediaFacts], JoinPlan]:
+    """Files whose coded pictures in a row are the film's, and how that came about."""
+    plan = plan_join(timeline, cut, target)
+    if plan.method == "copy":
+        return [scene.source for scene in timeline.scenes if isinstance(scene.source, MediaFacts)], plan
+    images = await images_of(timeline, cut, target, room.new_folder())
+    if plan.method == "normalise":
+        pictures = await _normalised(timeline, plan, cut, target, images, room, progress)
+        different = unlike(pictures)
+        if not different:
+            return pictures, plan
+        reason = f"The picture has to be encoded anew, as odd clips did not come out like the others: {different}."
+        plan = JoinPlan("encode", (), f"{reason} At first it was: {plan.reason}")
+    progress.encodes(timeline.frames)
+    parts = []
+    for part in parts_of(timeline):
+        out = room.new_file(".mp4")
+        await reencode(timeline, part, target, images, out, progress.encoded(), fit=cut.fit)
+        parts.append(out)
+    pictures = await probe(parts)
+    different = unlike(pictures)
+    if different:
+        raise InvalidMedia(f"The encoded parts do not fit together, so there is no film: {different}.")
+    return pictures, plan
 
 
-async def _all_facts(clips: Sequence[CutClip]) -> list[MediaFacts]:
-    """The facts that came along where they still fit the file, and one probe for all the others."""
-    known = {
-        clip.path: replace(clip.facts, path=clip.path)
-        for clip in clips
-        if clip.facts is not None and clip.path.is_file() and clip.path.stat().st_size == clip.facts.bytes
-    }
-    unknown = [clip.path for clip in clips if clip.path not in known]
-    known.update(zip(unknown, await probe(unknown), strict=True))
-    return [known[clip.path] for clip in clips]
+async def _normalised(
+    timeline: Timeline,
+    plan: JoinPlan,
+    cut: Cut,
+    target: Target,
+    images: Images,
+    room: CuttingRoom,
+    progress: _Progress,
+) -> list[MediaFacts]:
+    """The scenes' pictures, the odd ones encoded like the others; whether that came out alike is not looked at here."""
+    usual = next(
+        scene.source
+        for number, scene in enumerate(timeline.scenes)
+        if number not in plan.odd and isinstance(scene.source, MediaFacts)
+    )
+    made: dict[int, MediaFacts] = {}
+    for number in plan.odd:
+        early = None if _touched(timeline, number, images) else await room.early(timeline.scenes[number], usual)
+        if early is not None:
+            made[number] = early
+    left = [number for number in plan.odd if number not in made]
+    progress.encodes(sum(timeline.scenes[number].frames for number in left))
+    files = []
+    for number in left:
+        files.append(room.new_file(".mp4"))
+        await normalise(timeline, number, target, usual, images, files[-1], progress.encoded(), fit=cut.fit)
+    made.update(zip(left, await probe(files), strict=True))
+    sources = enumerate(scene.source for scene in timeline.scenes)
+    # A card is always odd.
+    return [found for number, source in sources if isinstance(found := made.get(number, source), MediaFacts)]
+
+
+def _touched(timeline: Timeline, number: int, images: Images) -> bool:
+    """Whether a scene's picture is changed by its place in this film."""
+    scene = timeline.scenes[number]
+    fades = scene.start < timeline.fade_in or scene.end > timeline.frames - timeline.fade_out
+    return fades or number in images.captions
+
+
+def _spare_the_clips(clips: Sequence[CutClip], cut: Cut, out: Path) -> None:
+    sources = [path for clip in clips for path in (clip.path, clip.narration) if path is not None]
+    sources += [path for path in (cut.font, cut.music.path if cut.music else None) if path is not None]
+    for source in sources:
+        if out.exists() and source.exists() and out.samefile(source):
+            raise InvalidMedia(
+                f"{out} is itself a part of this film, so the film cannot take its place; give another name."
+            )
 
 
 class _Progress:
-    """Frames done, as told to the caller: rising, at most a few hundred times, always in the caller's event loop."""
+    """Frames done, as told to the caller: rising, at most a few hundred times, always in the caller's event loop.
 
-    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
-        self._total, self._tell = total, tell
-        self._step = max(total // 200, 1)
-        self._done = self._due = 0
+    A frame that is encoded takes much longer than one that is copied; both count as their share of the film's frames.
+    """
+
+    def __init__(self, frames: int, tell: Callable[[int, int], None] | None) -> None:
+        self._frames, self._tell = frames, tell
+        self._work, self._past = frames, 0
+        self._told = self._due = 0
         self._loop = asyncio.get_running_loop()
 
-    def up_to(self, done: int) -> None:
-        done = min(done, self._total)
-        if self._tell is not None and done > self._done:
-            self._done = done
-            self._tell(done, self._total)
+    def encodes(self, frames: int) -> None:
+        """Says that so many frames are to be encoded from here on."""
+        self._work = self._frames + self._past + ENCODING * frames
 
-    def beyond(self, before: int) -> Callable[[int], None]:
-        return lambda done: self.up_to(before + done)
+    def encoded(self) -> Callable[[int], None]:
+        """What counts the frames of one more encode."""
+        before = self._past
 
-    def from_thread(self, done: int) -> None:
-        if done >= self._due or done == self._total:
-            self._due = done + self._step
-            self._loop.call_soon_threadsafe(self.up_to, done)
+        def count(frames: int) -> None:
+            self._past = before + ENCODING * frames
+            self._up_to(self._past)
+
+        return count
+
+    def spliced(self, frames: int) -> None:
+        """So many frames are in the film; called from its thread."""
+        if frames >= self._due or frames == self._frames:
+            self._due = frames + max(self._frames // 200, 1)
+            done = self._work if frames == self._frames else self._past + frames
+            self._loop.call_soon_threadsafe(self._up_to, done)
+
+    def _up_to(self, work: int) -> None:
+        done = min(self._frames * work // self._work, self._frames)
+        if self._tell is not None and done > self._told:
+            self._told = done
+            self._tell(done, self._frames)
 
 
 def _sha256(path: Path, checkpoint: Checkpoint) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["publish", "scratch"]
+__all__ = ["publish", "scratch", "workshop", "writable"]
 
 
 @contextmanager
@@ -32,6 +34,46 @@ def scratch(beside: Path) -> Iterator[Path]:
         yield work
     finally:
         work.unlink(missing_ok=True)
+
+
+@contextmanager
+def workshop(beside: Path) -> Iterator[Path]:
+    """An empty hidden folder in the same directory, for work files of any number; it is gone afterwards with all in it.
+
+    Args:
+        beside: the name that the finished file will get, as for `scratch`.
+
+    Raises:
+        OSError: as for `scratch`.
+    """
+    beside = beside.absolute()
+    if beside.is_dir():
+        raise IsADirectoryError(f"{beside} is a directory; give the name of a file in it.")
+    folder = Path(tempfile.mkdtemp(prefix=".kling-", suffix=".part", dir=beside.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def writable(out: Path) -> None:
+    """Finds out, before any work is done or money spent, whether a film could be put there; makes its folder.
+
+    Raises:
+        OSError: it could not; the text says why.
+    """
+    if out.is_dir():
+        raise IsADirectoryError(21, "is a folder; name a file such as film.mp4", str(out))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            out.lstat()  # a name that is too long, say
+        with scratch(out):
+            pass
+    except FileExistsError as error:
+        raise NotADirectoryError(20, "is a file, not a folder", error.filename) from None
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(out)) from None
 
 
 def publish(work: Path, name: Path) -> None:

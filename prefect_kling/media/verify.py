@@ -10,17 +10,26 @@ import av
 
 from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media.cancelling import Checkpoint
-from prefect_kling.media.splice import Chapter
+from prefect_kling.media.timeline import Chapter
 
 __all__ = ["Expected", "faults", "verify"]
 
 SOUND_TOLERANCE = Fraction(50, 1000)
+EMPTY_TEXT = 2  # bytes of a text sample that says nothing: the length of its text
 CHAPTER_TOLERANCE = Fraction(2, 1000)  # chapters are stored in milliseconds
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the film has to be: frames, frames a second, coded size in pixels, whether it has sound, its chapters."""
+    """What the film has to be.
+
+    Attributes:
+        frames, frame_rate: how many, and how many a second.
+        width, height: as coded, in pixels.
+        sound: whether it has any.
+        chapters: of its shots.
+        captions: how many are in its text track; 0 for no such track.
+    """
 
     frames: int
     frame_rate: Fraction
@@ -28,6 +37,7 @@ class Expected:
     height: int
     sound: bool
     chapters: tuple[Chapter, ...]
+    captions: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,8 +49,10 @@ class Measured:
         size: of the picture in pixels, as coded.
         presentation, decoding: times of the shown frames in seconds, each in its track's order.
         sound: seconds from the film's start to the end of its sound, or None.
+        gaps: how often the sound breaks off and goes on later, or overlaps itself.
         chapters: titles with start and end in seconds.
         faststart: whether the index comes before the pictures.
+        captions: how many texts its text track shows.
     """
 
     pictures: int
@@ -48,8 +60,10 @@ class Measured:
     presentation: tuple[Fraction, ...]
     decoding: tuple[Fraction, ...]
     sound: Fraction | None
+    gaps: int
     chapters: tuple[tuple[str, Fraction, Fraction], ...]
     faststart: bool
+    captions: int
 
 
 def verify(film: Path, expected: Expected, checkpoint: Checkpoint) -> None:
@@ -70,16 +84,18 @@ def verify(film: Path, expected: Expected, checkpoint: Checkpoint) -> None:
 def measure(film: Path, checkpoint: Checkpoint) -> Measured:
     """Reads the film's packets. Blocking."""
     with av.open(f"file:{film.absolute()}", "r", format="mov", options={"protocol_whitelist": "file"}) as container:
-        videos, sounds = container.streams.video, container.streams.audio
+        videos, sounds, texts = container.streams.video, container.streams.audio, container.streams.subtitles
         presentation, decoding = [], []
-        sound_end: Fraction | None = None
-        for packet in container.demux(*videos[:1], *sounds[:1]):
+        sound_ticks, gaps, captions = None, 0, 0
+        for packet in container.demux(*videos[:1], *sounds[:1], *texts):
             checkpoint()
             if packet.pts is None or packet.dts is None:
                 continue
             if packet.stream.type == "audio":
-                end = (packet.pts + (packet.duration or 0)) * packet.time_base
-                sound_end = max(sound_end or Fraction(0), end)
+                gaps += sound_ticks is not None and packet.pts != sound_ticks
+                sound_ticks = packet.pts + (packet.duration or 0)
+            elif packet.stream.type == "subtitle":
+                captions += packet.size > EMPTY_TEXT
             else:
                 decoding.append(packet.dts * packet.time_base)
                 if not packet.is_discard:
@@ -98,9 +114,11 @@ def measure(film: Path, checkpoint: Checkpoint) -> Measured:
         size=size,
         presentation=tuple(presentation),
         decoding=tuple(decoding),
-        sound=sound_end,
+        sound=None if sound_ticks is None else sound_ticks * (sounds[0].time_base or Fraction(0)),
+        gaps=gaps,
         chapters=chapters,
         faststart=_index_first(film),
+        captions=captions,
     )
 
 
@@ -108,7 +126,6 @@ def faults(measured: Measured, expected: Expected) -> list[str]:
     """Everything in which the film is not what it has to be, in words. Pure."""
     found = []
     times = sorted(measured.presentation)
-    length = expected.frames / expected.frame_rate
     if measured.pictures != 1:
         found.append(f"it has {measured.pictures} video tracks instead of one")
     if measured.size != (expected.width, expected.height):
@@ -120,13 +137,23 @@ def faults(measured: Measured, expected: Expected) -> list[str]:
         found.append(f"its frames are not evenly spaced from 0 on (the first is shown at {first})")
     if any(later <= earlier for earlier, later in zip(measured.decoding, measured.decoding[1:], strict=False)):
         found.append("its decoding times do not rise strictly")
-    if (measured.sound is not None) != expected.sound:
-        found.append("it has no sound" if expected.sound else "it has sound although no clip has any")
-    if measured.sound is not None and abs(measured.sound - length) > SOUND_TOLERANCE:
-        found.append(f"its sound ends at {float(measured.sound):.3f} s, its picture at {float(length):.3f} s")
+    if measured.captions != expected.captions:
+        found.append(f"it has {measured.captions} captions instead of {expected.captions}")
     if not measured.faststart:
         found.append("its index comes after its pictures, so it cannot be played while it loads")
-    return [*found, *_chapter_faults(measured, expected)]
+    return [*found, *_sound_faults(measured, expected), *_chapter_faults(measured, expected)]
+
+
+def _sound_faults(measured: Measured, expected: Expected) -> list[str]:
+    found = []
+    length = expected.frames / expected.frame_rate
+    if (measured.sound is not None) != expected.sound:
+        found.append("it has no sound" if expected.sound else "it has sound although there is none to be heard")
+    if measured.sound is not None and abs(measured.sound - length) > SOUND_TOLERANCE:
+        found.append(f"its sound ends at {float(measured.sound):.3f} s, its picture at {float(length):.3f} s")
+    if measured.gaps:
+        found.append(f"its sound breaks off {measured.gaps} times")
+    return found
 
 
 def _chapter_faults(measured: Measured, expected: Expected) -> list[str]:

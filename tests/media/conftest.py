@@ -7,6 +7,8 @@ is silence with one beep that begins `BEEP` seconds after the clip's picture doe
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -252,3 +254,143 @@ def as_probed() -> Callable[..., MediaFacts]:
         return MediaFacts(Path(path), 1000, "isom", frames / rate, video, None)
 
     return say
+
+
+# --- Hostile and broken ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """What only claims to be a clip.
+
+    Attributes:
+        path: where it is.
+        reason: what a refusal says about it, as a pattern.
+    """
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What hostile files are made with: where the next one goes, an honest clip, and ffmpeg."""
+
+    path: Path
+    clip: bytes
+    ffmpeg: Callable[..., None]
+
+    def before(self, box: bytes) -> bytes:
+        """The honest clip up to a box."""
+        return self.clip[: self.clip.index(box) - 4]
+
+    def patched(self, box: bytes, offset: int, *numbers: int) -> bytes:
+        """The honest clip with other numbers in its first box of a kind, behind version and flags."""
+        at = self.clip.index(box) + 8 + offset
+        data = struct.pack(f">{len(numbers)}I", *numbers)
+        return self.clip[:at] + data + self.clip[at + len(data) :]
+
+    def with_index_first(self) -> bytes:
+        """moov before mdat, without correcting the offsets: sizes stay true."""
+        moov = self.clip.index(b"moov") - 4
+        media = self.clip.index(b"mdat") - 4
+        return self.clip[:media] + self.clip[moov:] + self.clip[media:moov]
+
+
+def _missing_pictures(bench: Workbench) -> bytes:
+    # The index is first and the last box ends where the file ends, but its last pictures are not there.
+    clip = bench.with_index_first()
+    at = clip.index(b"mdat") - 4
+    short = len(clip) - at - 3_000
+    return clip[:at] + struct.pack(">I", short) + clip[at + 4 : at + short]
+
+
+def _zeros(bench: Workbench) -> bytes:
+    moov = bench.clip.index(b"moov")
+    return bench.clip[:200] + bytes(moov - 304) + bench.clip[moov - 104 :]
+
+
+def _sound_alone(bench: Workbench) -> None:
+    source = bench.path.with_suffix(".source")
+    source.write_bytes(bench.clip)
+    bench.ffmpeg("-i", source, "-vn", "-c", "copy", bench.path)
+
+
+def _still(size: str, *options: str) -> Callable[[Workbench], None]:
+    picture = ("-f", "lavfi", "-i", f"color=s={size}:r=1:d=1", "-frames:v", "1", *options)
+    return lambda bench: bench.ffmpeg(*picture, bench.path)
+
+
+def _socket(bench: Workbench) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        # The address of a socket is shorter than a test's folder may be.
+        folder = os.open(bench.path.parent, os.O_RDONLY)
+        try:
+            listener.bind(f"/proc/self/fd/{folder}/{bench.path.name}")
+        finally:
+            os.close(folder)
+
+
+HOSTILE: dict[str, tuple[Callable[[Workbench], bytes | Path | None], str]] = {
+    "nothing": (lambda bench: None, "cannot be opened: No such file"),
+    "an empty file": (lambda bench: b"", "is empty"),
+    "a few bytes": (lambda bench: bench.clip[:5], "is cut off or damaged"),
+    "noise": (lambda bench: np.random.default_rng(5).bytes(5_000), "is no MP4"),
+    "an error page": (lambda bench: b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>", "is a web page"),
+    "an HLS playlist": (lambda bench: b"#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n", "is no MP4"),
+    "an ffconcat script": (lambda bench: b"ffconcat version 1.0\nfile /etc/passwd\n", "is no MP4"),
+    "a clip without its index": (lambda bench: bench.before(b"moov"), "has no moov box"),
+    "a clip cut within its index": (lambda bench: bench.before(b"moov") + bench.clip[-300:], "is cut off"),
+    "a clip cut within its pictures": (lambda bench: bench.with_index_first()[:-2_000], "is cut off: its mdat box"),
+    "a clip without its last pictures": (_missing_pictures, "is (cut off|damaged)"),
+    "zeros where pictures were": (_zeros, "is damaged"),
+    "an index of noise": (lambda bench: bench.clip.replace(b"stbl", b"stbX"), "has|is"),
+    "an index without an end": (lambda bench: bench.patched(b"stsz", 0, 10, 0x0FFF_FFFF), "without a picture in it"),
+    "more packets than bytes": (lambda bench: bench.patched(b"stsz", 4, 0x3FFF_FFFF), "is not a readable MP4"),
+    "frames of a day": (lambda bench: bench.patched(b"stts", 8, 0x7FFF_FFFF), "s long; more than none and at most"),
+    "a box longer than any disk": (
+        lambda bench: bench.before(b"moov") + struct.pack(">I4sQ", 1, b"moov", 1 << 62) + bench.clip[-300:],
+        "is cut off: its moov box",
+    ),
+    "boxes without an end": (lambda bench: struct.pack(">I4s", 8, b"free") * 20_000 + bench.clip, "has no moov box"),
+    "boxes in boxes": (
+        lambda bench: b"".join(struct.pack(">I4s", 8 * n, b"moov") for n in range(100_000, 0, -1)),
+        "is not a readable MP4",
+    ),
+    "ten hours": (
+        lambda bench: write_clip(bench.path, frames=2, times=[0, 36_000 * 24]),
+        "says it is 36000 s long; at most",
+    ),
+    "sound alone": (_sound_alone, "has no video tracks"),
+    "an 8K frame": (_still("7680x4320", "-preset", "ultrafast"), "is 7680x4320 pixels; at most"),
+    "an unexpected codec": (_still("64x64", "-c:v", "mjpeg"), "in a format that is not taken"),
+    "a directory": (lambda bench: bench.path.mkdir(), "is no regular file"),
+    "a FIFO": (lambda bench: os.mkfifo(bench.path), "is no regular file"),
+    "a socket": (_socket, "is no regular file"),
+    "a link to a device": (lambda bench: bench.path.symlink_to("/dev/zero"), "is no regular file"),
+    "a link to nothing": (lambda bench: bench.path.symlink_to("gone.mp4"), "cannot be opened"),
+    "a link to itself": (lambda bench: bench.path.symlink_to(bench.path), "cannot be opened"),
+}
+"""What each is made of (its bytes, or what makes it), and what is said about it. None of them may be touched by a test."""
+
+
+@pytest.fixture(scope="session")
+def hostile_files(
+    shots: list[Path], tmp_path_factory: pytest.TempPathFactory, ffmpeg: Callable[..., None]
+) -> dict[str, Hostile]:
+    """Every case of the table, by its name."""
+    folder, clip = tmp_path_factory.mktemp("hostile"), shots[0].read_bytes()
+    found = {}
+    for number, (name, (make, reason)) in enumerate(HOSTILE.items()):
+        bench = Workbench(folder / f"{number}.mp4", clip, ffmpeg)
+        made = make(bench)
+        if isinstance(made, bytes):
+            bench.path.write_bytes(made)
+        found[name] = Hostile(bench.path, reason)
+    return found
+
+
+@pytest.fixture(params=HOSTILE)
+def hostile(request: pytest.FixtureRequest, hostile_files: dict[str, Hostile]) -> Hostile:
+    """Each of them: a test that asks for this runs for every case."""
+    return hostile_files[request.param]

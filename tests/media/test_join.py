@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from prefect_kling.gateway.errors import InvalidMedia
-from prefect_kling.media import join as joining
-from prefect_kling.media.join import CutClip, Film, join
+from prefect_kling.media import reencode as reencoding
+from prefect_kling.media.cut import Cut, CutClip
+from prefect_kling.media.join import Film, join
 from prefect_kling.media.probe import probe
-from prefect_kling.media.splice import Chapter
+from prefect_kling.media.timeline import Chapter
 
 MakeClip = Callable[..., Path]
 Watch = Callable[[Path], Any]
@@ -49,8 +50,10 @@ async def test_alike_clips_are_copied_bit_by_bit(shots: list[Path], tmp_path: Pa
         sha256=hashlib.sha256(out.read_bytes()).hexdigest(),
         method="copy",
         reason=film.reason,
-        chapters=(Chapter("Dawn", 0, 12), Chapter("Stürm", 12, 24), Chapter("灯台", 24, 36)),
+        sound=film.sound,
+        timeline=film.timeline,
     )
+    assert film.timeline.chapters == (Chapter("Dawn", 0, 12), Chapter("Stürm", 12, 24), Chapter("灯台", 24, 36))
     assert seen.marks == [(shot, number) for shot in (1, 2, 3) for number in range(12)]
     assert seen.pixels == [pixels for shot in shots for pixels in watch(shot).pixels]
     assert seen.times == [Fraction(n, 24) for n in range(36)]
@@ -151,13 +154,13 @@ async def test_mixed_sizes_and_codecs_are_encoded_with_every_frame_once(
     assert seen.times == [Fraction(n, 24) for n in range(45)]
     for start in (0, 0.5, 33 / 24):
         assert seen.onset(start, start + 0.5) == pytest.approx(beep, abs=0.005)
-    assert film.chapters[2] == Chapter("Shot 3", 24, 33)
+    assert film.timeline.chapters[2] == Chapter("Shot 3", 24, 33)
 
 
 async def test_a_long_encode_in_parts_is_the_same_film(
     shots: list[Path], make_clip: MakeClip, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joining, "CLIPS_AT_ONCE", 2)
+    monkeypatch.setattr(reencoding, "CLIPS_AT_ONCE", 2)
     single = make_clip("single.mp4", shot=8, frames=1, size=(640, 360))
     told: list[int] = []
     cuts = [CutClip(path, path.stem) for path in (*shots, shots[0], single)]
@@ -261,7 +264,7 @@ async def test_a_film_never_takes_the_place_of_its_own_clip(shots: list[Path], t
     clip = tmp_path / "clip.mp4"
     clip.write_bytes(shots[0].read_bytes())
     (tmp_path / "link.mp4").symlink_to(clip)
-    with pytest.raises(InvalidMedia, match="is a clip of this film"):
+    with pytest.raises(InvalidMedia, match="is itself a part of this film"):
         await film_of([shots[1], clip], tmp_path / "link.mp4")
     assert clip.read_bytes() == shots[0].read_bytes()
 
@@ -334,7 +337,8 @@ async def test_an_interrupt_at_the_terminal_leaves_no_file_and_no_process(
     code = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from prefect_kling.media.join import CutClip, join\n"
+        "from prefect_kling.media.cut import CutClip\n"
+        "from prefect_kling.media.join import join\n"
         "out, *clips = map(Path, sys.argv[1:])\n"
         "asyncio.run(join([CutClip(clip, '') for clip in clips], out, on_progress=lambda *_: print('.', flush=True)))\n"
     )

@@ -79,59 +79,7 @@ async def test_what_x264_did_not_make_tells_none(make_clip: MakeClip) -> None:
     assert (found.video.codec, found.video.encoder) == ("hevc", None)
 
 
-# --- Hostile and broken ------------------------------------------------------------------------------------------
-
-
-def with_index_first(clip: bytes) -> bytes:
-    """moov before mdat, without correcting the offsets: sizes stay true."""
-    moov = clip.index(b"moov") - 4
-    return clip[: clip.index(b"mdat") - 4] + clip[moov:] + clip[clip.index(b"mdat") - 4 : moov]
-
-
-HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "an empty file": (lambda clip: b"", "is empty"),
-    "an error page": (lambda clip: b"<!DOCTYPE html><html><body>502 Bad Gateway</body></html>", "a web page"),
-    "an HLS playlist": (lambda clip: b"#EXTM3U\n#EXTINF:5,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n", "no MP4"),
-    "an ffconcat script": (lambda clip: b"ffconcat version 1.0\nfile /etc/passwd\n", "no MP4"),
-    "a few bytes": (lambda clip: clip[:5], "cut off or damaged"),
-    "a clip without its index": (lambda clip: clip[: clip.index(b"moov") - 4], "no moov box"),
-    "a clip cut within its index": (lambda clip: clip[: clip.index(b"moov") + 300], "cut off: its moov box"),
-    "a clip cut within its pictures": (lambda clip: with_index_first(clip)[:-2_000], "cut off: its mdat box"),
-    "zeros where pictures were": (
-        lambda clip: clip[:200] + bytes(clip.index(b"moov") - 304) + clip[clip.index(b"moov") - 104 :],
-        "is damaged",
-    ),
-    "an index of noise": (lambda clip: clip.replace(b"stbl", b"stbX"), "clip.mp4"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_what_is_no_whole_clip_is_refused_by_name_and_reason(
-    shots: list[Path], tmp_path: Path, name: str
-) -> None:
-    spoil, reason = HOSTILE[name]
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(spoil(shots[0].read_bytes()))
-    with pytest.raises(InvalidMedia, match=reason) as caught:
-        await probe([path])
-    assert str(path) in str(caught.value)
-
-
-async def test_missing_pictures_are_noticed_although_all_boxes_are_whole(shots: list[Path], tmp_path: Path) -> None:
-    """The index is first and the last box ends where the file ends, but its last pictures are not there."""
-    clip = with_index_first(shots[0].read_bytes())
-    at = clip.index(b"mdat") - 4
-    short = len(clip) - at - 3_000
-    path = tmp_path / "clip.mp4"
-    path.write_bytes(clip[:at] + struct.pack(">I", short) + clip[at + 4 : at + short])
-    with pytest.raises(InvalidMedia, match=r"cut off|damaged"):
-        await probe([path])
-
-
-async def test_sound_alone_is_no_clip(shots: list[Path], tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
-    ffmpeg("-i", shots[0], "-vn", "-c", "copy", tmp_path / "sound.mp4")
-    with pytest.raises(InvalidMedia, match="no video tracks"):
-        await probe([tmp_path / "sound.mp4"])
+# --- Limits; see test_hostile.py for what is no clip at all ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lie", [False, True], ids=["openly", "while its container says 320x180"])
@@ -147,25 +95,6 @@ async def test_a_huge_picture_is_refused_before_it_is_decoded(
         huge.write_bytes(data)
     with pytest.raises(InvalidMedia, match="12000x10000 pixels"):
         await probe([huge], limits=replace(ProbeLimits(), memory=300 * 2**20))
-
-
-async def test_a_codec_that_is_not_expected_is_not_even_tried(tmp_path: Path, ffmpeg: Callable[..., None]) -> None:
-    odd = tmp_path / "odd.mp4"
-    ffmpeg("-f", "lavfi", "-i", "color=s=64x64:r=1:d=1", "-c:v", "mjpeg", odd)
-    with pytest.raises(InvalidMedia, match="not taken"):
-        await probe([odd])
-
-
-async def test_a_fifo_does_not_hang_and_a_directory_is_no_clip(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo.mp4")
-    for path in (tmp_path / "fifo.mp4", tmp_path, Path("/dev/null")):
-        with pytest.raises(InvalidMedia, match="no regular file"):
-            await probe([path])
-
-
-async def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidMedia, match=r"gone\.mp4 cannot be opened: No such file"):
-        await probe([tmp_path / "gone.mp4"])
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ import pytest
 
 from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media import join as joining
-from prefect_kling.media.join import CutClip, join
-from prefect_kling.media.splice import Chapter
+from prefect_kling.media.cut import CutClip
+from prefect_kling.media.join import join
+from prefect_kling.media.timeline import Chapter
 from prefect_kling.media.verify import Expected, Measured, faults, measure, verify
 
 EXPECTED = Expected(3, Fraction(24), 320, 180, True, (Chapter("a", 0, 1), Chapter("b", 1, 3)))
@@ -24,6 +25,8 @@ RIGHT = Measured(
     sound=Fraction(3, 24) + Fraction(2, 100),
     chapters=(("a", Fraction(0), Fraction(42, 1000)), ("b", Fraction(42, 1000), Fraction(125, 1000))),
     faststart=True,
+    gaps=0,
+    captions=0,
 )
 
 
@@ -45,6 +48,8 @@ def test_a_right_film_has_no_faults() -> None:
         ({"sound": Fraction(3, 24) - Fraction(51, 1000)}, "its sound ends at 0.074 s"),
         ({"chapters": RIGHT.chapters[:1]}, "1 chapters instead of 2"),
         ({"chapters": (RIGHT.chapters[1], RIGHT.chapters[0])}, "should be 'a'"),
+        ({"gaps": 2}, "breaks off 2 times"),
+        ({"captions": 1}, "1 captions instead of 0"),
         ({"faststart": False}, "index comes after"),
     ],
 )
@@ -54,7 +59,7 @@ def test_each_fault_is_named(wrong: dict[str, Any], words: str) -> None:
 
 
 def test_sound_where_none_was_meant_is_a_fault() -> None:
-    assert faults(RIGHT, replace(EXPECTED, sound=False)) == ["it has sound although no clip has any"]
+    assert faults(RIGHT, replace(EXPECTED, sound=False)) == ["it has sound although there is none to be heard"]
 
 
 async def test_a_real_film_is_measured_as_it_is(shots: list[Path], tmp_path: Path) -> None:
@@ -62,7 +67,7 @@ async def test_a_real_film_is_measured_as_it_is(shots: list[Path], tmp_path: Pat
     measured = measure(film.path, lambda: None)
     assert (measured.pictures, len(measured.presentation), measured.faststart) == (1, 36, True)
     assert measured.sound == pytest.approx(1.5, abs=0.001)
-    expected = Expected(35, Fraction(24), 320, 180, True, film.chapters)
+    expected = Expected(35, Fraction(24), 320, 180, True, film.timeline.chapters)
     with pytest.raises(InvalidMedia, match="thrown away: it shows 36 frames instead of 35"):
         verify(film.path, expected, lambda: None)
 

@@ -79,7 +79,7 @@ async def test_what_x264_did_not_make_tells_none(make_clip: MakeClip) -> None:
     assert (found.video.codec, found.video.encoder) == ("hevc", None)
 
 
-# --- Limits; see test_hostile.py for what is no clip at all ------------------------------------------------------------------------------------------
+# --- Limits; test_hostile.py has what is no clip at all -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("lie", [False, True], ids=["openly", "while its container says 320x180"])

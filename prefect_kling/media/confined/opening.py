@@ -38,7 +38,18 @@ AUDIO_CODECS = ("aac", "mp3", "mp3float", "ac3", "eac3", "opus", "libopus", "ala
 
 # What music and narration come as, by ffmpeg's names. No playlists: they name other files, and addresses.
 SOUND_FORMATS = ("mp3", "wav", "flac", "ogg", "mov", "aac")
-SOUND_CODECS = (*AUDIO_CODECS, "vorbis", "libvorbis", "pcm_u8", "pcm_s32le", "pcm_f32le", "pcm_s16be", "pcm_s24be")
+SOUND_CODECS = (
+    *AUDIO_CODECS,
+    "vorbis",
+    "libvorbis",
+    "pcm_u8",
+    "pcm_mulaw",
+    "pcm_alaw",
+    "pcm_s32le",
+    "pcm_f32le",
+    "pcm_s16be",
+    "pcm_s24be",
+)
 READABLE_SOUNDS = "mp3, wav, flac, ogg, opus, aac, m4a, mp4 and mov can"
 
 

@@ -46,6 +46,7 @@ class VideoFacts:
         extradata_bytes, extradata_sha256: the decoder configuration record.
         encoder: what x264 says of itself and its settings, `x264 - core … - options: cabac=1 …`; None where the clip
             says nothing, or was probed before this was asked.
+        aspect_stated: whether it says that its pixels are of `sample_aspect`, or nothing, which means square ones.
     """
 
     index: int
@@ -73,6 +74,7 @@ class VideoFacts:
     extradata_bytes: int
     extradata_sha256: str
     encoder: str | None = None
+    aspect_stated: bool = True
 
     @property
     def shown_size(self) -> tuple[int, int]:

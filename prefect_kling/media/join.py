@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -34,6 +36,7 @@ from prefect_kling.media.words import images_of
 
 __all__ = ["Film", "join"]
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ENCODING = 20
 """What a frame that is encoded counts in the progress, where one that is copied counts 1."""
 
@@ -107,6 +110,10 @@ async def join(
         own_room = room or CuttingRoom(folder, cut)
         try:
             film = await _joined(clips, cut, folder / "film.mp4", own_room, on_progress)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise OSError(error.errno, f"The film cannot be written: {os.strerror(error.errno)}") from error
         finally:
             if room is None:
                 await own_room.end()

@@ -75,6 +75,7 @@ def normalise_command(
         fit=fit,
         colours=colours,
         pixel_format=video.pixel_format,
+        aspect_stated=video.aspect_stated,
     )
     picture = faded(picture, timeline, scene.start, scene.frames)
     # The clips' clock, or their frames would lie on another one's ticks.

@@ -71,6 +71,7 @@ def scene_picture(
     fit: Fit = "pad",
     colours: Colours = BT709,
     pixel_format: str = "yuv420p",
+    aspect_stated: bool = True,
 ) -> Any:
     """Some of a scene's frames as the film shows them, by hard cuts and without the film's fades.
 
@@ -84,6 +85,7 @@ def scene_picture(
         fit: what is done with a picture of another shape.
         colours: that it is brought into.
         pixel_format: likewise.
+        aspect_stated: whether it says that its pixels are square, or leaves that open.
     """
     rate = target.frame_rate
     if isinstance(scene.source, MediaFacts):
@@ -104,7 +106,7 @@ def scene_picture(
     if number in images.captions:
         words = _still(images.captions[number], number, rate).filter("format", "rgba")
         picture = ffmpeg.filter([picture, words], "overlay", format="auto").filter("format", pixel_format)
-    return picture.filter("setsar", "1").filter(
+    return picture.filter("setsar", "1" if aspect_stated else "0").filter(
         "setparams",
         range=colours.range,
         color_primaries=colours.primaries,

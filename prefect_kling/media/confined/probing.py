@@ -129,6 +129,7 @@ def picture_facts(video: VideoStream, packets: list[Coded], first: VideoFrame, l
         "rotation": rotation,
         "mirrored": mirrored,
         "sample_aspect": str(aspect),
+        "aspect_stated": bool(video.sample_aspect_ratio),
         "frame_rate": str(rate if constant else rate.limit_denominator(10_000)),
         "time_base": str(video.time_base),
         "start": str(times[0] * video.time_base),

@@ -61,7 +61,7 @@ def plan_join(timeline: Timeline, cut: Cut, target: Target) -> JoinPlan:
         for number, scene in enumerate(timeline.scenes)
         if (said := _objections(scene, timeline, cut, target, key))
     }
-    if not odd:
+    if not odd and not timeline.transitions:
         return JoinPlan("copy", (), _alike(clips))
     why_not = _why_all(timeline, target, usual, most=2 * count > len(clips), odd=odd)
     named = _named(timeline, odd)
@@ -88,8 +88,6 @@ def _objections(
         found.append(f"is {video.codec}, not h264")
     if not scene.whole:
         found.append("is shown in part")
-    if scene.before:
-        found.append(f"begins with a transition ({scene.transition.kind})")
     if _fades(scene, timeline):
         found.append("fades")
     if cut.captions == "burn" and scene.caption:
@@ -103,7 +101,8 @@ def _why_all(
     """Why it is not enough to encode the odd scenes like the others; None where it is."""
     video = usual.video
     if timeline.transitions:
-        return "a transition shows two clips at once"
+        kinds = dict.fromkeys(scene.transition.kind for scene in timeline.scenes if scene.before)
+        return f"transitions show two clips at once ({', '.join(kinds)})"
     if not most:
         return "no more than half of the clips are alike"
     if len(odd) == len(timeline.scenes):

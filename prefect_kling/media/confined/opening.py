@@ -80,7 +80,8 @@ def open_clip(path: str, limits: Limits) -> tuple[InputContainer, VideoStream, i
         raise Refused(f"has {len(pictures) or 'no'} video tracks; exactly one is needed")
     video = pictures[0]
     if video.codec_context is None or video.codec_context.name not in VIDEO_CODECS:
-        raise Refused(f"has a video track in a format that is not taken ({video.codec_context and video.name})")
+        known = f" ({video.name})" if video.codec_context else ""
+        raise Refused(f"has a video track in a format that is not taken{known}")
     width, height = video.codec_context.width, video.codec_context.height
     if width * height > limits["pixels"]:
         raise Refused(f"is {width}x{height} pixels; at most {limits['pixels']} in all are taken")

@@ -39,7 +39,7 @@ def decoded(packet: Packet[Any], what: str) -> list[VideoFrame]:
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise Refused(f"is damaged: {what} cannot be decoded ({error})") from error
+        raise Refused(f"is damaged: {what} cannot be decoded ({getattr(error, 'strerror', error)})") from error
     return frames
 
 

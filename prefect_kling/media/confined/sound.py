@@ -76,7 +76,7 @@ def heard(packet: Packet[AudioStream]) -> list[AudioFrame]:
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
-        raise Refused(f"is damaged: its sound cannot be decoded ({error})") from error
+        raise Refused(f"is damaged: its sound cannot be decoded ({getattr(error, 'strerror', error)})") from error
     return frames
 
 
@@ -151,7 +151,7 @@ def resampled(frames: Iterable[AudioFrame]) -> Iterator[bytes]:
         except MemoryError:
             raise
         except (av.FFmpegError, ValueError, OSError) as error:
-            raise Refused(f"has sound of a kind that is not taken ({error})") from error
+            raise Refused(f"has sound that cannot be converted ({getattr(error, 'strerror', error)})") from error
         for block in ready:
             yield bytes(block.planes[0])[: block.samples * SAMPLE_BYTES]
 

@@ -79,7 +79,7 @@ class Cut:
         captions: `soft` are a track that players show when asked, and files beside the film; `burn` are in the picture.
         title, end_card: words on a card before the first and after the last clip; empty for none.
         card_seconds: how long a card is seen.
-        font: a TrueType or OpenType file for words in the picture; None for the one that Pillow brings (Latin letters).
+        font: a TrueType or OpenType file for words in the picture; None for Roboto (Latin, Greek and Cyrillic letters).
     """
 
     transition: Transition = HARD

@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 __all__ = ["Kind", "Lettering", "draw", "font_of"]
+
+OWN_FONT = ("files", "Roboto-Medium.ttf")
 
 Kind: TypeAlias = Literal["card", "caption"]
 
@@ -170,7 +173,7 @@ class Lettering:
 
 
 def font_of(data: bytes | None) -> Lettering:
-    """Lettering in a TrueType or OpenType font; None: in the one that Pillow brings.
+    """Lettering in a TrueType or OpenType font; None: in Roboto, which has Latin, Greek and Cyrillic letters.
 
     Raises:
         OSError: these bytes are no font that FreeType reads.
@@ -178,20 +181,13 @@ def font_of(data: bytes | None) -> Lettering:
     from PIL import ImageFont, features
 
     sizes: dict[float, FreeTypeFont] = {}
-    shaped = data is not None and bool(features.check("raqm"))
+    data = resources.files("font_roboto").joinpath(*OWN_FONT).read_bytes() if data is None else data
+    shaped = bool(features.check("raqm"))
     engine = ImageFont.Layout.RAQM if shaped else ImageFont.Layout.BASIC
 
     def at(size: float) -> FreeTypeFont:
         if size not in sizes:
-            # Pillow's own is a bitmap font only where Pillow was built without FreeType, which no wheel is.
-            found = (
-                ImageFont.load_default(size)
-                if data is None
-                else ImageFont.truetype(BytesIO(data), size, 0, layout_engine=engine)
-            )
-            if not isinstance(found, ImageFont.FreeTypeFont):
-                raise OSError("Pillow is installed without FreeType, so that it draws no words")
-            sizes[size] = found
+            sizes[size] = ImageFont.truetype(BytesIO(data), size, 0, layout_engine=engine)
         return sizes[size]
 
     at(LOOKED_AT)

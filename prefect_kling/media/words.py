@@ -59,7 +59,7 @@ async def draw_words(
     Args:
         wanted: see `lettering.draw`.
         size: of all images, in pixels.
-        font: a TrueType or OpenType file; None for the one that Pillow brings.
+        font: a TrueType or OpenType file; None for our own, Roboto.
         folder: which the images' names are in.
 
     Raises:

@@ -173,7 +173,8 @@ class Cut(Written):
     font: Address = Field(
         default="",
         description=(
-            "A TrueType or OpenType file beside the document, for words in the picture. Empty: one with Latin letters."
+            "A TrueType or OpenType file beside the document, for words in the picture. Empty: Roboto, which has Latin, "
+            "Greek and Cyrillic letters."
         ),
     )
     otio: bool = Field(

@@ -228,7 +228,7 @@ def test_a_film_that_could_not_be_put_there_is_not_bought(
 
 def test_where_the_film_cannot_be_copied_to_is_told_with_where_it_is_kept(tmp_path: Path) -> None:
     (tmp_path / "film.mp4").write_bytes(b"film")
-    with pytest.raises(OSError, match="the film is kept at s3://films/film") as refused:
+    with pytest.raises(OSError, match="it is kept at s3://films/film") as refused:
         cli._copy(tmp_path / "film.mp4", tmp_path / "gone" / "out.mp4", "s3://films/film.mp4")
     assert refused.value.filename == str(tmp_path / "gone" / "out.mp4")
 

@@ -346,7 +346,19 @@ def test_of_several_errors_the_one_that_waits_for_a_decision_is_told_first() -> 
 
 
 def test_a_further_take_that_is_missing_is_told_beside_the_film() -> None:
-    film = Film(path="f.mp4", frames=1, seconds=3, width=1, height=1, bytes=1, sha256="0", method="copy", reason="", sound="", beside={})
+    film = Film(
+        path="f.mp4",
+        frames=1,
+        seconds=3,
+        width=1,
+        height=1,
+        bytes=1,
+        sha256="0",
+        method="copy",
+        reason="",
+        sound="",
+        beside={},
+    )
     take = TakeOutcome(take=2, error_type="PurchaseUncertain", error="may be bought")
     shot = ShotOutcome(id="a", status="kept", further=(take,))
     ended = row(1).as_ended(Rendering(title="t", film=film, shots=(shot,)))
@@ -355,7 +367,19 @@ def test_a_further_take_that_is_missing_is_told_beside_the_film() -> None:
 
 
 def test_a_softer_prompt_is_told_beside_the_film_and_is_no_error() -> None:
-    film = Film(path="f.mp4", frames=1, seconds=3, width=1, height=1, bytes=1, sha256="0", method="copy", reason="", sound="", beside={})
+    film = Film(
+        path="f.mp4",
+        frames=1,
+        seconds=3,
+        width=1,
+        height=1,
+        bytes=1,
+        sha256="0",
+        method="copy",
+        reason="",
+        sound="",
+        beside={},
+    )
     ended = row(1).as_ended(Rendering(title="t", film=film, shots=(ShotOutcome(id="a", status="stored", softened=1),)))
     assert (ended.status, ended.error_type) == ("rendered", None)
     assert "prompt 1 of soften was used" in Series(name="n", edition="main", rows=(ended,)).sentence()

@@ -127,12 +127,12 @@ async def test_rotation_survives_copying(
 # --- Encode ------------------------------------------------------------------------------------------------------
 
 
-async def test_an_edit_list_means_encoding_and_what_it_hides_stays_hidden(
+async def test_a_clip_with_an_edit_list_is_encoded_like_the_others_and_what_it_hides_stays_hidden(
     shots: list[Path], without_start: Path, tmp_path: Path, watch: Watch, beep: float
 ) -> None:
     film = await film_of([shots[1], without_start, shots[2]], tmp_path / "film.mp4")
     seen = watch(tmp_path / "film.mp4")
-    assert film.method == "encode"
+    assert film.method == "normalise"
     assert "clip 2 (edit.mp4) shows 8 of its 12 coded frames (edit list)" in film.reason
     assert seen.marks == [*[(2, n) for n in range(12)], *[(1, n) for n in range(4, 12)], *[(3, n) for n in range(12)]]
     # Four frames are gone, and the beep of that clip comes as much earlier.
@@ -164,7 +164,8 @@ async def test_a_long_encode_in_parts_is_the_same_film(
     single = make_clip("single.mp4", shot=8, frames=1, size=(640, 360))
     told: list[int] = []
     cuts = [CutClip(path, path.stem) for path in (*shots, shots[0], single)]
-    film = await join(cuts, tmp_path / "film.mp4", on_progress=lambda done, total: told.append(done))
+    smaller = Cut(size=(160, 90))
+    film = await join(cuts, tmp_path / "film.mp4", smaller, on_progress=lambda done, total: told.append(done))
     seen = watch(tmp_path / "film.mp4")
     assert film.method == "encode"
     assert seen.marks == [*[(shot, n) for shot in (1, 2, 3, 1) for n in range(12)], (8, 0)]
@@ -178,7 +179,7 @@ async def test_another_frame_rate_keeps_its_length_and_its_sound(
     fast = make_clip("fast.mp4", shot=6, rate=30, frames=15, sound=0.5)
     film = await film_of([shots[0], fast, shots[1]], tmp_path / "film.mp4")
     seen = watch(tmp_path / "film.mp4")
-    assert (film.method, film.frames, film.frame_rate) == ("encode", 36, Fraction(24))
+    assert (film.method, film.frames, film.frame_rate) == ("normalise", 36, Fraction(24))
     assert "has frame rate 30 instead of 24" in film.reason
     numbers = [number for shot, number in seen.marks if shot == 6]
     assert (numbers[0], len(numbers)) == (0, 12)

@@ -124,12 +124,17 @@ def test_a_card_without_words_is_black(lettering: Lettering) -> None:
         ("Привет", "Пвеирт"),
     ],
 )
-def test_letters_that_the_font_lacks_are_named(lettering: Lettering, text: str, missing: str) -> None:
-    assert lettering.missing(text) == missing
+def test_letters_that_a_font_lacks_are_named(text: str, missing: str) -> None:
     assert font_of(brought()).missing(text) == missing
 
 
-def test_dashes_are_drawn_as_what_looks_like_them(lettering: Lettering) -> None:
+def test_the_font_that_comes_along_has_the_letters_of_europe(lettering: Lettering) -> None:
+    assert lettering.missing("Café, Größe, łódź, İstanbul, tiếng Việt – Привет, Їжак, Ωραία “5 €”") == ""  # noqa: RUF001 - these letters
+    assert lettering.missing("灯台 مرحبا") == "".join(sorted("灯台مرحبا"))
+
+
+def test_dashes_are_drawn_as_what_looks_like_them() -> None:
+    lettering = font_of(brought())
     as_written = lettering.image("card", "A – B", (320, 180))  # noqa: RUF001 - that dash
     assert as_written.tobytes() == lettering.image("card", "A - B", (320, 180)).tobytes()
 
@@ -139,7 +144,7 @@ def wanted(folder: Path, *texts: str) -> list[dict[str, Any]]:
 
 
 def test_nothing_is_drawn_while_letters_are_missing(lettering: Lettering, tmp_path: Path) -> None:
-    assert draw(lettering, wanted(tmp_path, "One", "Café", "Größe"), (320, 180)) == {"missing": "ßéö"}
+    assert draw(lettering, wanted(tmp_path, "One", "灯", "台灯"), (320, 180)) == {"missing": "台灯"}
     assert list(tmp_path.iterdir()) == []
     assert draw(lettering, wanted(tmp_path, "One", "Two"), (320, 180)) == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png"]

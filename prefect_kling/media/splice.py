@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media import aac
 from prefect_kling.media.cancelling import Checkpoint
+from prefect_kling.media.confined.opening import ANY_TITLES
 from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.timeline import SAMPLE_RATE, Timeline
 
@@ -125,9 +126,17 @@ class _Beside:
 
 def _opened(clip: MediaFacts) -> InputContainer:
     try:
-        return av.open(f"file:{clip.path.absolute()}", "r", format="mov", options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
+        size = clip.path.stat().st_size
+        options = {"protocol_whitelist": "file"}
+        found: InputContainer = av.open(
+            f"file:{clip.path.absolute()}", "r", format="mov", options=options, **ANY_TITLES
+        )
+    except (av.FFmpegError, OSError) as error:
         raise _changed(clip, error.strerror or "unreadable") from error
+    if size != clip.bytes:
+        found.close()
+        raise _changed(clip, f"it has {size} bytes instead of {clip.bytes}")
+    return found
 
 
 def _changed(clip: MediaFacts, how: str) -> InvalidMedia:

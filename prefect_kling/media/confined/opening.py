@@ -16,6 +16,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 __all__ = [
+    "ANY_TITLES",
     "AUDIO_CODECS",
     "VIDEO_CODECS",
     "Limits",
@@ -52,6 +53,11 @@ SOUND_CODECS = (
 )
 READABLE_SOUNDS = "mp3, wav, flac, ogg, opus, aac, m4a, mp4 and mov can"
 
+# A title may be in any encoding, which is no reason to refuse a clip; from av 19 on it is none by itself.
+ANY_TITLES: dict[str, Any] = (
+    {"metadata_errors": "surrogateescape"} if int(av.__version__.partition(".")[0]) < 19 else {}
+)
+
 
 class Refused(Exception):
     """Why a clip is not taken: the end of a sentence that begins with its name."""
@@ -72,7 +78,7 @@ def open_clip(path: str, limits: Limits) -> tuple[InputContainer, VideoStream, i
     }
     try:
         # Always an absolute file: address, as "concat:a|b.mp4" or "-y.mp4" would mean something else to ffmpeg.
-        container = av.open(f"file:{path}", "r", format="mov", options=options, metadata_errors="replace")
+        container = av.open(f"file:{path}", "r", format="mov", options=options, **ANY_TITLES)
     except av.FFmpegError as error:
         raise Refused(f"is not a readable MP4: {error.strerror}") from error
     pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
@@ -106,7 +112,7 @@ def open_sound(path: str, limits: Limits) -> tuple[InputContainer, AudioStream]:
         "codec_whitelist": ",".join(SOUND_CODECS),
     }
     try:
-        container = av.open(f"file:{path}", "r", options=options, metadata_errors="replace")
+        container = av.open(f"file:{path}", "r", options=options, **ANY_TITLES)
     except av.FFmpegError as error:
         raise Refused(f"is no sound file that can be read; {READABLE_SOUNDS}") from error
     if not container.streams.audio:

@@ -53,7 +53,7 @@ def facts(path: str, task: Task) -> dict[str, Any]:
         return {
             "path": path,
             "bytes": size,
-            "container": container.metadata.get("major_brand", "").strip(),
+            "container": container.metadata.get("major_brand", "").encode("ascii", "replace").decode().strip(),
             "seconds": shown["seconds"],
             "video": shown,
             "audio": None if audio is None or not sounds else sound_facts(audio, sounds),

@@ -1,4 +1,4 @@
-"""What is in these files? All of them are looked at in one confined child process."""
+"""What is in these files? They are looked at in a confined child process, or two where they are many."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.untrusted import ProbeLimits, ask
 
 __all__ = ["ProbeLimits", "probe"]
+
+MANY = 8
+"""Clips from which on a second child is worth its start (measured: 0.1 s, and 0.015 s a clip at 720p)."""
 
 
 async def probe(paths: Sequence[Path], *, limits: ProbeLimits | None = None) -> list[MediaFacts]:
@@ -31,7 +34,9 @@ async def probe(paths: Sequence[Path], *, limits: ProbeLimits | None = None) -> 
     if not different:
         return []
     found = {}
-    for path, document in zip(different, await ask("probe", different, limits or ProbeLimits()), strict=True):
+    children = 2 if len(different) >= MANY else 1
+    documents = await ask("probe", different, limits or ProbeLimits(), children=children)
+    for path, document in zip(different, documents, strict=True):
         try:
             found[path] = MediaFacts.from_json({**document, "path": str(path)})
         except ValueError as error:

@@ -173,7 +173,7 @@ class Cut(Written):
     font: Address = Field(
         default="",
         description=(
-            "A TrueType or OpenType file beside the document, for words in the picture. Empty: Roboto, which has Latin, "
+            "A TrueType or OpenType file beside the document, for words in the picture. Empty: Roboto, with Latin, "
             "Greek and Cyrillic letters."
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import resource
 import signal
 import subprocess
@@ -18,11 +19,13 @@ import numpy as np
 import pytest
 
 from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.media import join as joining
 from prefect_kling.media import reencode as reencoding
+from prefect_kling.media import room as rooms
 from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.join import Film, join
 from prefect_kling.media.probe import probe
-from prefect_kling.media.timeline import Chapter
+from prefect_kling.media.timeline import Chapter, lay_out
 
 MakeClip = Callable[..., Path]
 Watch = Callable[[Path], Any]
@@ -381,3 +384,72 @@ async def test_a_clip_that_changes_under_our_hands_is_noticed(
     with pytest.raises(InvalidMedia, match=r"clip\.mp4 changed since it was probed: it has 12 frames instead of 11"):
         await join([CutClip(clip, "", wrong)], folder / "film.mp4")
     assert list(folder.iterdir()) == []
+
+
+async def test_no_hostile_file_gets_into_a_film(
+    hostile: Any, shots: list[Path], folder: Path, nothing_left: Callable[[Path], None]
+) -> None:
+    """Each is named with its reason; the other clip is untouched, and nothing is left."""
+    before = shots[0].read_bytes()
+    with pytest.raises(InvalidMedia, match=re.escape(f"{hostile.path} ") + hostile.reason):
+        await film_of([shots[0], hostile.path], folder / "film.mp4")
+    assert shots[0].read_bytes() == before
+    nothing_left(folder)
+
+
+# --- As clips arrive -----------------------------------------------------------------------------------------------
+
+
+async def test_what_was_done_to_a_clip_when_it_arrived_is_not_done_again(
+    shots: list[Path], make_clip: MakeClip, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the encoding of an odd one, which begins once more than half of the film is known to be alike."""
+    odd = make_clip("odd.mp4", shot=4, size=(640, 360), sound=0.5)
+    clips = [CutClip(path, path.stem) for path in (*shots, odd)]
+    (tmp_path / "work").mkdir()
+    room = rooms.CuttingRoom(tmp_path / "work", Cut(), expected=4)
+    for clip in (clips[3], *clips[:3]):
+        room.arrived(clip)
+    facts = await room.facts(clips)
+    early = room.early(lay_out(clips, facts, Cut(), Fraction(24)).scenes[3], facts[0])
+    assert await early is not None
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("it is done already")
+
+    monkeypatch.setattr(joining, "normalise", refuse)
+    for name in ("probe", "decode_sound"):
+        kept = getattr(rooms, name)
+        monkeypatch.setattr(rooms, name, lambda some, *rest, kept=kept: kept(some, *rest) if not some else refuse())
+    film = await join(clips, tmp_path / "film.mp4", room=room)
+    await room.end()
+    assert film.method == "normalise"
+    seen = watch(tmp_path / "film.mp4")
+    assert seen.marks == [(shot, n) for shot in (1, 2, 3, 4) for n in range(12)]
+
+
+async def test_a_clip_that_was_replaced_after_it_arrived_is_looked_at_again(
+    shots: list[Path], tmp_path: Path, watch: Watch
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(shots[0].read_bytes())
+    (tmp_path / "work").mkdir()
+    room = rooms.CuttingRoom(tmp_path / "work", Cut(), expected=1)
+    room.arrived(CutClip(clip, "a"))
+    await room.facts([CutClip(clip, "a")])
+    clip.write_bytes(shots[1].read_bytes())
+    await join([CutClip(clip, "a")], tmp_path / "film.mp4", room=room)
+    await room.end()
+    assert watch(tmp_path / "film.mp4").marks == [(2, n) for n in range(12)]
+
+
+async def test_a_broken_clip_that_arrives_is_told_at_the_join(shots: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"")
+    (tmp_path / "work").mkdir()
+    room = rooms.CuttingRoom(tmp_path / "work", Cut(), expected=2)
+    clips = [CutClip(shots[0], "a"), CutClip(tmp_path / "broken.mp4", "b"), CutClip(tmp_path / "gone.mp4", "c")]
+    for clip in clips:
+        room.arrived(clip)
+    with pytest.raises(InvalidMedia, match=r"broken\.mp4 is empty.*gone\.mp4 cannot be opened"):
+        await join(clips, tmp_path / "film.mp4", room=room)
+    await room.end()

@@ -21,6 +21,7 @@ __all__ = ["write_programme"]
 
 FADE = SAMPLE_RATE * 5 // 1000  # measured: a hard join clicks at -41 dB above 4 kHz, one with 5 ms fades at -54 dB
 BLOCK = SAMPLE_RATE
+HIGHEST = 4.0  # a decoder may pass 1, and a gain may bring that back; what is higher is damage, and so is NaN
 
 Curve: TypeAlias = NDArray[np.float32]
 
@@ -91,7 +92,7 @@ def _parts(timeline: Timeline, tracks: Sequence[Track | None]) -> Iterator[_Part
 
     following: Sequence[Scene | None] = [*timeline.scenes[1:], None]
     for scene, track, after in zip(timeline.scenes, tracks, following, strict=True):
-        if track is not None:
+        if track is not None and track.samples:
             yield _Part(
                 track=track,
                 first=at(scene.first),
@@ -112,7 +113,8 @@ def _add(block: NDArray[np.float32], start: int, part: _Part, wave: NDArray[np.f
     begin, end = max(part.start - start, 0), min(part.start + part.heard - start, len(block))
     position = np.arange(begin, end) + (start - part.start)
     first = part.first + start + begin - part.start
-    block[begin:end] += wave[first : first + end - begin] * _curve(position, part)[:, None]
+    sound = np.clip(np.nan_to_num(wave[first : first + end - begin]), -HIGHEST, HIGHEST)
+    block[begin:end] += sound * _curve(position, part)[:, None]
 
 
 def _curve(position: NDArray[np.int64], part: _Part) -> Curve:

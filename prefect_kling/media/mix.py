@@ -68,7 +68,7 @@ def mix_command(
     heard = [_sound(programme)] if programme is not None else []
     for voice, start in voices:
         if voice.samples:
-            heard.append(_filled(_sound(voice.path).filter("adelay", f"{start}S", all=1), length))
+            heard.append(_filled(_tame(_sound(voice.path)).filter("adelay", f"{start}S", all=1), length))
     own = _together(heard, length)
     if music is not None and bed is not None and bed.samples:
         own = _with_music(own, _bed(music, bed, length), length, ducking=music.ducking)
@@ -76,7 +76,7 @@ def mix_command(
         own = ffmpeg.input(f"anullsrc=r={SAMPLE_RATE}:cl=stereo", f="lavfi").filter("atrim", end_sample=length)
     output = own.output(f"file:{out.absolute()}", format="f32le", acodec="pcm_f32le", ar=SAMPLE_RATE, ac=2)
     command: list[str] = ffmpeg.compile(
-        output.global_args("-nostdin", "-hide_banner", "-loglevel", "error"),
+        output.global_args("-nostdin", "-hide_banner", "-xerror", "-loglevel", "error"),
         cmd=imageio_ffmpeg.get_ffmpeg_exe(),
         overwrite_output=True,
     )
@@ -86,6 +86,11 @@ def mix_command(
 def _sound(pcm: Path, **options: Any) -> Any:
     where = f"file:{pcm.absolute()}"
     return ffmpeg.input(where, format="f32le", ar=SAMPLE_RATE, ac=2, protocol_whitelist="file", **options).audio
+
+
+def _tame(sound: Any) -> Any:
+    """Without what whole numbers cannot say: NaN, which would silence all that is mixed with it, and samples past 1."""
+    return sound.filter("aformat", sample_fmts="s32")
 
 
 def _filled(sound: Any, length: int) -> Any:
@@ -103,7 +108,7 @@ def _bed(music: Music, bed: Track, length: int) -> Any:
     looped = {"stream_loop": -1} if music.loop else {}
     lasts = length if music.loop else min(bed.samples, length)
     fade = min(round(music.fade * SAMPLE_RATE), lasts // 2)
-    sound = _sound(bed.path, **looped).filter("atrim", end_sample=lasts).filter("volume", f"{music.gain}dB")
+    sound = _tame(_sound(bed.path, **looped)).filter("atrim", end_sample=lasts).filter("volume", f"{music.gain}dB")
     if fade:
         sound = sound.filter("afade", type="in", start_sample=0, nb_samples=fade)
         sound = sound.filter("afade", type="out", start_sample=lasts - fade, nb_samples=fade)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.plan import plan_join
-from prefect_kling.media.target import Target
+from prefect_kling.media.target import target_of
 from prefect_kling.media.timeline import lay_out
 
 __all__ = ["unlike"]
@@ -18,7 +18,8 @@ def unlike(pictures: Sequence[MediaFacts]) -> str:
     """Why pictures cannot be spliced as they are; empty where they can."""
     # One of very few frames reorders none of them, and splicing evens that out.
     even = [replace(picture, video=replace(picture.video, delay=0)) for picture in pictures]
-    video, cut = pictures[0].video, Cut(captions="none")
-    timeline = lay_out([CutClip(picture.path, "") for picture in pictures], even, cut, video.frame_rate)
-    plan = plan_join(timeline, cut, Target(*video.shown_size, video.frame_rate))
+    cut = Cut()
+    target = target_of(even, cut)
+    timeline = lay_out([CutClip(picture.path, "") for picture in pictures], even, cut, target.frame_rate)
+    plan = plan_join(timeline, cut, target)
     return "" if plan.method == "copy" else plan.reason

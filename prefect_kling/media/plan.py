@@ -15,7 +15,7 @@ from typing import Literal
 from prefect_kling.media.cut import Cut
 from prefect_kling.media.facts import MediaFacts, VideoFacts
 from prefect_kling.media.picture import Colours
-from prefect_kling.media.target import Target
+from prefect_kling.media.target import Target, evened
 from prefect_kling.media.timeline import Card, Scene, Timeline
 from prefect_kling.media.x264 import parameters
 
@@ -81,8 +81,8 @@ def _objections(
         return ["is made here"]
     video = scene.source.video
     found = [*_unsafe_alone(video), *_differences(scene.source.copy_key, usual)]
-    if not found and video.shown_size != (target.width, target.height):
-        width, height = video.shown_size
+    width, height = evened(video.shown_size)
+    if not found and (width, height) != (target.width, target.height):
         found.append(f"is {width}x{height}, not {target.width}x{target.height}")
     if cut.codec == "h264" and video.codec != "h264":
         found.append(f"is {video.codec}, not h264")
@@ -105,10 +105,10 @@ def _why_all(
         return f"transitions show two clips at once ({', '.join(kinds)})"
     if not most:
         return "no more than half of the clips are alike"
+    if _unsafe_alone(video) or evened(video.shown_size) != (target.width, target.height):
+        return "most clips are not as the film has to be"
     if len(odd) == len(timeline.scenes):
         return "no clip is left to be like"
-    if _unsafe_alone(video) or video.shown_size != (target.width, target.height):
-        return "most clips are not as the film has to be"
     if video.codec != "h264" or parameters(video.encoder) is None:
         return "how most clips were encoded is not to be found in them"
     square = video.sample_aspect == 1 and not video.rotation and not video.mirrored

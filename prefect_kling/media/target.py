@@ -11,7 +11,7 @@ from typing import TypeVar
 from prefect_kling.media.cut import Cut
 from prefect_kling.media.facts import MediaFacts
 
-__all__ = ["Target", "covering", "fitted", "majority", "target_of"]
+__all__ = ["Target", "covering", "evened", "fitted", "majority", "target_of"]
 
 T = TypeVar("T", bound=Hashable)
 
@@ -37,7 +37,12 @@ def target_of(clips: Sequence[MediaFacts], cut: Cut) -> Target:
     even = [clip.video.frame_rate for clip in clips if clip.video.constant]
     mean = majority(even or [clip.video.frame_rate for clip in clips])
     rate = mean if even else min(USUAL_RATES, key=lambda usual: abs(usual - mean))
-    return Target(max(width // 2 * 2, 2), max(height // 2 * 2, 2), rate)
+    return Target(*evened((width, height)), rate)
+
+
+def evened(size: tuple[int, int]) -> tuple[int, int]:
+    """A size with even sides, as colour is stored for pairs of pixels."""
+    return max(size[0] // 2 * 2, 2), max(size[1] // 2 * 2, 2)
 
 
 def fitted(size: tuple[int, int], target: Target) -> tuple[int, int, int, int]:

@@ -15,6 +15,8 @@ from prefect_kling.media.processes import run
 __all__ = ["write_text_track"]
 
 ENOUGH = 60.0  # seconds
+# ffmpeg counts a text's time in microseconds, in which MP4 can hold no gap of more than 35 minutes.
+CLOCK = {"bsf:s": "setts=time_base=1/1000"}
 
 
 async def write_text_track(cues: Sequence[Cue], folder: Path) -> Path:
@@ -38,7 +40,7 @@ async def write_text_track(cues: Sequence[Cue], folder: Path) -> Path:
 
 def _command(words: Path, out: Path) -> list[str]:
     text = ffmpeg.input(f"file:{words.absolute()}", format="srt", protocol_whitelist="file")
-    track = text.output(f"file:{out.absolute()}", format="mp4", scodec="mov_text")
+    track = text.output(f"file:{out.absolute()}", format="mp4", scodec="mov_text", **CLOCK)
     command: list[str] = ffmpeg.compile(
         track.global_args("-nostdin", "-hide_banner", "-loglevel", "error"),
         cmd=imageio_ffmpeg.get_ffmpeg_exe(),

@@ -92,11 +92,12 @@ def _part(wave: np.memmap[Any, Any], gain: np.float32, first: int, last: int) ->
 def _piercing(wave: np.memmap[Any, Any], gain: np.float32, begin: int, end: int) -> bool:
     """Whether a single tone is louder than `TONE` somewhere in these samples."""
     for position in range(begin, end - len(WINDOW) + 1, FED):
-        block = wave[position : min(position + FED + PACKET, end)] * gain
-        windows = np.lib.stride_tricks.sliding_window_view(block, len(WINDOW), axis=0)[::PACKET]
-        # No tone in a window is louder than its highest sample, and few windows reach as high.
-        high = windows[np.abs(windows).max(axis=-1) > TONE]
-        if len(high) and np.abs(np.fft.rfft(high * WINDOW)).max() > TONE * WINDOW.sum() / 2:
+        block = wave[position : min(position + FED + PACKET, end)].T * gain
+        power = np.lib.stride_tricks.sliding_window_view(np.square(block), len(WINDOW), axis=1)[:, ::PACKET] @ WINDOW
+        windows = np.lib.stride_tricks.sliding_window_view(block, len(WINDOW), axis=1)[:, ::PACKET]
+        # A window has no less power than the tone in it, and few have as much.
+        strong = windows[power > TONE**2 / 2 * WINDOW.sum()]
+        if len(strong) and np.abs(np.fft.rfft(strong * WINDOW)).max() > TONE * WINDOW.sum() / 2:
             return True
     return False
 

@@ -15,8 +15,9 @@ from prefect_kling.media.processes import run
 __all__ = ["write_text_track"]
 
 ENOUGH = 60.0  # seconds
-# ffmpeg counts a text's time in microseconds, in which MP4 can hold no gap of more than 35 minutes.
-CLOCK = {"bsf:s": "setts=time_base=1/1000"}
+# ffmpeg counts a text's time in microseconds, in which MP4 can hold no gap of more than 35 minutes. Fewer ticks than
+# the film's other tracks have would not do: its muxer takes theirs for the text's, and ends captions a second time.
+CLOCK = {"bsf:s": "setts=time_base=1/90000"}
 
 
 async def write_text_track(cues: Sequence[Cue], folder: Path) -> Path:

@@ -54,7 +54,7 @@ async def test_a_film_that_begins_without_words_shows_none(tmp_path: Path) -> No
     with av.open(str(track)) as container:
         packets = [packet for packet in container.demux(subtitles=0) if packet.pts is not None]
     assert [(packet.pts, packet.time_base, bytes(packet)[2:].decode()) for packet in packets if packet.size > 2] == [
-        (2500, Fraction(1, 1000), "Late")
+        (225_000, Fraction(1, 90_000), "Late")
     ]
 
 

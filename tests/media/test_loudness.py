@@ -18,7 +18,7 @@ from prefect_kling.media.loudness import Gain, Loudness, gain_for, measure
 Wave = NDArray[np.float32]
 
 RATE = 48_000
-SECONDS = 4
+SECONDS = 3
 
 
 def written(path: Path, wave: NDArray[np.floating]) -> Path:
@@ -172,26 +172,22 @@ HARD: dict[str, Callable[[], Wave]] = {
     "speech-like bursts": lambda: both(np.where(clock() % 0.7 < 0.3, pink() * np.sin(9 * clock()) ** 2, 0)),
     "pink noise": lambda: both(pink()),
     "clipped pink noise": lambda: both(np.clip(pink() * 8, -1, 1)),
-    "clipped noise": lambda: both(np.clip(noise() * 2, -1, 1)),
     "clipped noise, wide": lambda: np.clip(np.stack([noise(1), noise(2)], 1) * 2, -1, 1).astype(np.float32),
     "signs": lambda: both(np.sign(noise())),
     "50 Hz": lambda: tone(50),
-    "997 Hz": lambda: tone(997),
     "15 kHz": lambda: tone(15_000),
     "square, 100 Hz": lambda: both(np.sign(np.sin(2 * np.pi * 100 * clock() + 0.1))),
-    "square, 1 kHz": lambda: both(np.sign(np.sin(2 * np.pi * 1000 * clock() + 0.1))),
     "two clicks a second": lambda: clicks(24_000),
-    "ten clicks a second": lambda: clicks(4801),
     "a drum": lambda: both(np.sin(2 * np.pi * 60 * clock()) * np.exp(-(clock() % 0.5) * 12)),
-    "a horn in near silence": lambda: both(np.where(clock() % 4 < 0.4, np.sin(2 * np.pi * 300 * clock()), 1e-3)),
+    "a horn in near silence": lambda: both(np.where(clock() % 3 < 0.4, np.sin(2 * np.pi * 300 * clock()), 1e-3)),
 }
 
 
 @pytest.mark.parametrize("name", HARD)
 async def test_the_film_has_its_loudness_and_its_peaks(tmp_path: Path, played: Played, name: str) -> None:
     wave = HARD[name]()
+    before = await measure(written(tmp_path / "before.f32", wave))
     for target in (-16, -6):
-        before = await measure(written(tmp_path / "before.f32", wave))
         gain = gain_for(before, target)
         film = await measure(written(tmp_path / "after.f32", played(wave, gain.db)))
         assert film.integrated == pytest.approx(before.integrated + gain.db, abs=0.5)

@@ -47,6 +47,7 @@ class VideoFacts:
         encoder: what x264 says of itself and its settings, `x264 - core … - options: cabac=1 …`; None where the clip
             says nothing, or was probed before this was asked.
         aspect_stated: whether it says that its pixels are of `sample_aspect`, or nothing, which means square ones.
+        level: what H.264 asks of a decoder, times ten: 31 is level 3.1; None for others and where `encoder` is None.
     """
 
     index: int
@@ -75,6 +76,7 @@ class VideoFacts:
     extradata_sha256: str
     encoder: str | None = None
     aspect_stated: bool = True
+    level: int | None = None
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -212,6 +214,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "bool": _exactly(bool),
     "str": _exactly(str),
     "str | None": lambda value: None if value is None else _exactly(str)(value),
+    "int | None": lambda value: None if value is None else _exactly(int)(value),
     "Fraction": lambda value: Fraction(_exactly(str)(value)),
     "Path": lambda value: Path(_exactly(str)(value)),
     "tuple[int, ...]": _whole_numbers,

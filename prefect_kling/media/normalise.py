@@ -61,7 +61,7 @@ def normalise_command(
     fit: Fit = "pad",
 ) -> list[str]:
     """The ffmpeg command of `normalise`; raises as it does."""
-    settings, video, scene = parameters(usual.video.encoder), usual.video, timeline.scenes[number]
+    settings, video, scene = parameters(usual.video.encoder, usual.video.level), usual.video, timeline.scenes[number]
     if settings is None:
         raise InvalidMedia(f"{usual.path} does not say how it was encoded")
     colours = Colours(*video.colour)

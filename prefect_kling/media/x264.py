@@ -19,7 +19,7 @@ _DIRECT: Final = ("none", "spatial", "temporal", "auto")
 _CQM: Final = ("flat", "jvt")
 _HRD: Final = ("none", "vbr", "cbr")
 _MOTION: Final = ("dia", "hex", "umh", "esa", "tesa")
-_RATES: Final = ("crf", "abr", "cqp")
+_RATES: Final = ("crf", "abr", "cbr", "cqp")
 
 # Name as written → name as taken, least and most. What costs time or memory is bounded by what x264's presets use.
 _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {
@@ -52,12 +52,12 @@ _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {
     "mbtree": ("mbtree", 0, 1),
     "crf": ("crf", -24, 51),
     "crf_max": ("crf-max", 0, 51),
-    "qp": ("qp", 0, 69),
+    "qp": ("qp", 0, 81),
     "bitrate": ("bitrate", 1, 200_000),
     "ratetol": ("ratetol", 0.01, 100),
     "qcomp": ("qcomp", 0, 1),
-    "qpmin": ("qpmin", 0, 69),
-    "qpmax": ("qpmax", 0, 69),
+    "qpmin": ("qpmin", 0, 81),
+    "qpmax": ("qpmax", 0, 81),  # of pictures of 10 bits, 69 of 8
     "qpstep": ("qpstep", 0, 69),
     "cplxblur": ("cplxblur", 0, 1000),
     "qblur": ("qblur", 0, 100),
@@ -73,11 +73,12 @@ _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {
 _WITHOUT_EFFECT: Final = ("threads", "lookahead_threads", "sliced_threads")
 
 
-def parameters(encoder: str | None) -> str | None:
+def parameters(encoder: str | None, level: int | None = None) -> str | None:
     """The value of ffmpeg's `-x264-params` that encodes as a clip was encoded.
 
     Args:
         encoder: what x264 left in the clip: `x264 - core 164 … options: cabac=1 ref=3 …`.
+        level: the clip's, times ten. x264 does not write it down, and somebody may have asked for a higher one.
 
     Returns:
         `name=value` pairs joined by `:`; None where there is nothing to go by, or something that is not known here.
@@ -90,6 +91,11 @@ def parameters(encoder: str | None) -> str | None:
         taken = [setting for name, value in written.items() for setting in _taken(name, value, written)]
     except (ValueError, KeyError, IndexError):
         return None
+    if written.get("sliced_threads") == "1" and written.get("rc_lookahead", "0") == "0":
+        # The tune `zerolatency`, which also promises evenly spaced frames without writing that down.
+        taken.append("force-cfr=1")
+    if level is not None:
+        taken.append(f"level={level}")
     return ":".join(taken) if written.get("rc") in _RATES else None
 
 

@@ -129,7 +129,7 @@ def test_no_field_is_forgotten() -> None:
     """Every field is part of the decision, or is listed here because copying does not depend on it."""
     # Where and how long it is; `start` is judged by `starts_clean`, and the size of the extradata by its hash.
     # The settings it was encoded with, and whether it states its pixels' shape, are in its parameter sets.
-    irrelevant = {"index", "start", "seconds", "frames", "extradata_bytes", "encoder", "aspect_stated"}
+    irrelevant = {"index", "start", "seconds", "frames", "extradata_bytes", "encoder", "aspect_stated", "level"}
     judged = {name for different, _ in DIFFERENCES for name in different} | {"height"}
     assert judged | irrelevant == set(VIDEO.__dataclass_fields__)
 

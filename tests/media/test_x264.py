@@ -42,6 +42,11 @@ def encoded(path: Path, source: str, *options: str) -> Path:
         "-maxrate 1M -bufsize 2M",
         "-g 48 -profile:v main",
         "-profile:v baseline",
+        "-profile:v main -level 4.0",
+        "-tune zerolatency -threads 2 -s 320x180",
+        "-tune zerolatency -threads 2 -s 320x180 -maxrate 1M -bufsize 1M",
+        "-b:v 500k -minrate 500k -maxrate 500k -bufsize 500k -nal-hrd cbr",
+        "-pix_fmt yuv420p10le",
         "-x264-params nal-hrd=vbr:vbv-maxrate=1000:vbv-bufsize=1000",
         "-x264-params no-deblock=1:direct=temporal:me=umh:psy-rd=0.1,0.1",
     ],
@@ -49,9 +54,11 @@ def encoded(path: Path, source: str, *options: str) -> Path:
 async def test_another_picture_gets_the_very_same_parameter_sets(options: str, tmp_path: Path) -> None:
     first = encoded(tmp_path / "first.mp4", "testsrc2=s=160x90:r=24", *options.split())
     (usual,) = await probe([first])
-    settings = parameters(usual.video.encoder)
+    settings = parameters(usual.video.encoder, usual.video.level)
     assert settings is not None
-    second = encoded(tmp_path / "second.mp4", "mandelbrot=s=160x90:r=24", "-x264-params", settings)
+    size = f"{usual.video.width}x{usual.video.height}"
+    alike = ("-pix_fmt", usual.video.pixel_format, "-s", size, "-x264-params", settings)
+    second = encoded(tmp_path / "second.mp4", "mandelbrot=s=160x90:r=24", *alike)
     (other,) = await probe([second])
     assert other.copy_key == usual.copy_key
 

@@ -49,6 +49,8 @@ def facts(path: str, task: Task) -> dict[str, Any]:
             **picture_facts(video, pictures, first, task["limits"]),
             **configuration_facts(video, pictures),
             "encoder": encoder,
+            # AVCLevelIndication, ISO/IEC 14496-15, 5.3.3.1: of a record as `x264_settings` has found it to be.
+            "level": None if encoder is None else (video.codec_context.extradata or bytes(4))[3],
         }
         return {
             "path": path,

@@ -26,7 +26,7 @@ def measure() -> list[Row]:
         join = _child("join", folder)
     return [
         Row(f"memory of a {MEGABYTES} MB download, above idle", download, "MB", "bound", 30),
-        Row("memory of joining 20 clips of 5 s at 720p", join, "MB", "bound", 150),
+        Row("memory of joining 200 clips of 5 s at 1080p", join, "MB", "bound", 200),
     ]
 
 
@@ -67,16 +67,21 @@ def _download(folder: Path) -> float:
 def _join(folder: Path) -> float:
     import imageio_ffmpeg
 
-    from prefect_kling.media.join import CutClip, join
+    from prefect_kling.media.cut import CutClip
+    from prefect_kling.media.join import join
 
-    clips = [folder / f"clip{n}.mp4" for n in range(20)]
+    clips = [folder / f"clip{n}.mp4" for n in range(8)]
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
     for n, clip in enumerate(clips):
-        source = ["-f", "lavfi", "-i", f"testsrc2=s=1280x720:r=24:d=5,hue=h={n * 18}", "-f", "lavfi", "-i", "sine=d=5"]
+        source = ["-f", "lavfi", "-i", f"testsrc2=s=1920x1080:r=24:d=5,hue=h={n * 18}", "-f", "lavfi", "-i", "sine=d=5"]
         subprocess.run([ffmpeg, "-y", "-v", "error", *source, "-pix_fmt", "yuv420p", "-threads", "1", clip], check=True)
     # The children that made the clips are larger than any of join's: only this process counts here.
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    asyncio.run(join([CutClip(clip, clip.stem) for clip in clips], folder / "film.mp4"))
+    # Each a file of its own name: what is kept for a path would else be shared.
+    copies = [folder / f"copy{n}.mp4" for n in range(200)]
+    for n, copy in enumerate(copies):
+        copy.hardlink_to(clips[n % len(clips)])
+    asyncio.run(join([CutClip(copy, copy.stem) for copy in copies], folder / "film.mp4"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
 
 

@@ -16,6 +16,7 @@ import av
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.packet import Packet
+from numpy.typing import NDArray
 
 from prefect_kling.media.cancelling import Checkpoint
 from prefect_kling.media.timeline import SAMPLE_RATE
@@ -54,12 +55,13 @@ def encoded(pcm: Path, gain_db: float, checkpoint: Checkpoint) -> list[Packet[An
     total = pcm.stat().st_size // 8
     if not total:
         return []
-    wave = np.memmap(pcm, np.float32, "r", shape=(total, 2))
     count = -(-total // PACKET) + 1
     gain = np.float32(10 ** (gain_db / 20))
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS), thread_name_prefix="aac")
     try:
-        parts = [pool.submit(_part, wave, gain, first, min(first + PART, count)) for first in range(0, count, PART)]
+        parts = [
+            pool.submit(_part, pcm, total, gain, first, min(first + PART, count)) for first in range(0, count, PART)
+        ]
         packets: list[Packet[Any]] = []
         for part in parts:
             checkpoint()
@@ -69,30 +71,32 @@ def encoded(pcm: Path, gain_db: float, checkpoint: Checkpoint) -> list[Packet[An
         pool.shutdown(cancel_futures=True)
 
 
-def _part(wave: np.memmap[Any, Any], gain: np.float32, first: int, last: int) -> list[Packet[Any]]:
+def _part(pcm: Path, total: int, gain: np.float32, first: int, last: int) -> list[Packet[Any]]:
     """Packets `first` to `last` of the whole sound, counted from the one that begins before it."""
     lead_in = min(LEAD_IN, first)
-    begin, end = (first - lead_in) * PACKET, min((last + LOOK_AHEAD) * PACKET, len(wave))
-    coder = _coder({**OPTIONS, "aac_coder": "twoloop"} if _piercing(wave, gain, begin, end) else OPTIONS)
+    begin, end = (first - lead_in) * PACKET, min((last + LOOK_AHEAD) * PACKET, total)
+    # Read, not mapped: what is mapped of a long film counts as this process's memory.
+    wave = np.fromfile(pcm, np.float32, count=2 * (end - begin), offset=8 * begin).reshape(-1, 2) * gain
+    coder = _coder({**OPTIONS, "aac_coder": "twoloop"} if _piercing(wave) else OPTIONS)
     made: list[Packet[Any]] = []
-    for position in range(begin, end, FED):
-        block = np.ascontiguousarray(wave[position : min(position + FED, end)].T) * gain
+    for position in range(0, len(wave), FED):
+        block = np.ascontiguousarray(wave[position : position + FED].T)
         frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), position - begin
+        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), position
         made += coder.encode(frame)
     made += coder.encode(None)
     packets = made[lead_in : lead_in + last - first]
     for number, packet in enumerate(packets, first):
         packet.pts = packet.dts = (number - 1) * PACKET
         packet.time_base = Fraction(1, SAMPLE_RATE)
-        packet.duration = min(PACKET, len(wave) - packet.pts)
+        packet.duration = min(PACKET, total - packet.pts)
     return packets
 
 
-def _piercing(wave: np.memmap[Any, Any], gain: np.float32, begin: int, end: int) -> bool:
+def _piercing(wave: NDArray[np.float32]) -> bool:
     """Whether a single tone is louder than `TONE` somewhere in these samples."""
-    for position in range(begin, end - len(WINDOW) + 1, FED):
-        block = wave[position : min(position + FED + PACKET, end)].T * gain
+    for position in range(0, len(wave) - len(WINDOW) + 1, FED):
+        block = wave[position : position + FED + PACKET].T
         power = np.lib.stride_tricks.sliding_window_view(np.square(block), len(WINDOW), axis=1)[:, ::PACKET] @ WINDOW
         windows = np.lib.stride_tricks.sliding_window_view(block, len(WINDOW), axis=1)[:, ::PACKET]
         # A window has no less power than the tone in it, and few have as much.

@@ -16,6 +16,7 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from benchmarks.row import Row
+from prefect_kling.media import aac
 from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.join import join
@@ -126,7 +127,13 @@ def _command(clips: Sequence[Path], folder: Path) -> Row:
 def _with_sound(clips: Sequence[Path], folder: Path) -> Row:
     wave = folder / "sound.wav"
     _ffmpeg("-f", "concat", "-safe", "0", "-i", _listed(clips, folder), "-vn", "-ar", 48000, wave)
-    coder = ("-c:a", "aac", "-b:a", "192k", "-aac_coder", "fast")
+    coder = [
+        "-c:a",
+        "aac",
+        "-b:a",
+        aac.BIT_RATE,
+        *(word for name, value in aac.OPTIONS.items() for word in (f"-{name}", value)),
+    ]
     film = ArrivedFilm(clips, folder)
     mine, other = _medians(film.splice, lambda: _ffmpeg("-i", wave, *coder, folder / "sound.m4a"))
     what = f"{CLIPS} clips with sound: gain, AAC, splice, verify"

@@ -64,5 +64,14 @@ async def around(
     if otio:
         files["otio"] = work / "film.otio"
         # Importing the library takes a while.
-        await asyncio.to_thread(write_otio, film.timeline, cut, files["otio"], title, folder=home, locations=locations)
+        await asyncio.to_thread(
+            write_otio,
+            film.timeline,
+            cut,
+            files["otio"],
+            title,
+            folder=home,
+            locations=locations,
+            lengths=film.sound.lengths if film.sound else {},
+        )
     return files

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from prefect_kling.media.cancelling import in_thread
@@ -14,7 +15,7 @@ from prefect_kling.media.mix import mix
 from prefect_kling.media.pcm import Track, decode_track
 from prefect_kling.media.programme import write_programme
 from prefect_kling.media.room import CuttingRoom
-from prefect_kling.media.timeline import Timeline, samples
+from prefect_kling.media.timeline import SAMPLE_RATE, Timeline, samples
 
 __all__ = ["Soundtrack", "soundtrack"]
 
@@ -27,11 +28,13 @@ class Soundtrack:
         pcm: raw interleaved float32, stereo, 48 kHz, as long as the film.
         loudness: as measured.
         gain: what it is turned up by, and why.
+        lengths: seconds of the music and of each narration, as far as the film goes, by their paths.
     """
 
     pcm: Path
     loudness: Loudness
     gain: Gain
+    lengths: Mapping[Path, Fraction] = field(default_factory=dict)
 
 
 async def soundtrack(timeline: Timeline, cut: Cut, room: CuttingRoom) -> Soundtrack | None:
@@ -42,7 +45,7 @@ async def soundtrack(timeline: Timeline, cut: Cut, room: CuttingRoom) -> Soundtr
         OSError: the folder cannot be written.
     """
     tracks = await _clip_tracks(timeline, cut, room)
-    voices = await _narrations(timeline, room)
+    voices, lengths = await _narrations(timeline, room)
     if not any(tracks) and not voices and cut.music is None:
         return None
     programme: Path | None = None
@@ -55,9 +58,10 @@ async def soundtrack(timeline: Timeline, cut: Cut, room: CuttingRoom) -> Soundtr
         bed = None
         if cut.music is not None:
             bed = await decode_track(cut.music.path, room.new_folder(), longest=timeline.seconds)
+            lengths[cut.music.path] = timeline.seconds if cut.music.loop else _seconds(bed)
         await mix(programme, samples(timeline.frames, timeline.rate), cut.music, bed, voices, pcm)
     loudness = await measure(pcm)
-    return Soundtrack(pcm, loudness, gain_for(loudness, cut.loudness))
+    return Soundtrack(pcm, loudness, gain_for(loudness, cut.loudness), lengths)
 
 
 async def _clip_tracks(timeline: Timeline, cut: Cut, room: CuttingRoom) -> Sequence[Track | None]:
@@ -66,12 +70,17 @@ async def _clip_tracks(timeline: Timeline, cut: Cut, room: CuttingRoom) -> Seque
     return [heard.get(scene.source.path) if isinstance(scene.source, MediaFacts) else None for scene in timeline.scenes]
 
 
-async def _narrations(timeline: Timeline, room: CuttingRoom) -> list[tuple[Track, int]]:
-    """Each narration with the film's sample at which it begins."""
-    voices = []
+async def _narrations(timeline: Timeline, room: CuttingRoom) -> tuple[list[tuple[Track, int]], dict[Path, Fraction]]:
+    """Each narration with the film's sample at which it begins; how many seconds of each file are heard."""
+    voices, lengths = [], {}
     for scene in timeline.scenes:
         if scene.narration is not None:
             left = timeline.seconds - scene.start / timeline.rate
             track = await decode_track(scene.narration, room.new_folder(), longest=left)
             voices.append((track, samples(scene.start, timeline.rate)))
-    return voices
+            lengths[scene.narration] = _seconds(track)
+    return voices, lengths
+
+
+def _seconds(track: Track) -> Fraction:
+    return Fraction(track.samples, SAMPLE_RATE)

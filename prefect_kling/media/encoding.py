@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -101,7 +99,6 @@ async def encoded(command: Sequence[str], seconds: Fraction, on_frames: Callable
     if ended.status == 0:
         return
     said = ended.stderr.strip().splitlines()[-8:]
-    for full in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        if ended.status == -signal.SIGXFSZ or any(os.strerror(full) in line for line in said):
-            raise OSError(full, f"The film cannot be written: {os.strerror(full)}")
+    if ended.full:
+        raise OSError(ended.full, f"The film cannot be written: {os.strerror(ended.full)}")
     raise InvalidMedia(f"The clips cannot be encoded: ffmpeg {ended.why}. It said: {' / '.join(said) or 'nothing'}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ async def mix(
     """
     command = mix_command(programme, length, music, bed, voices, out)
     ended = await run(command, timeout=STARTING + SLOWEST * length / SAMPLE_RATE)
+    if ended.full:
+        raise OSError(ended.full, f"The sound cannot be written: {os.strerror(ended.full)}")
     if ended.status:
         said = ended.stderr.strip().splitlines()[-4:]
         raise InvalidMedia(f"The sound cannot be mixed: ffmpeg {ended.why}. It said: {' / '.join(said) or 'nothing'}.")
@@ -105,10 +108,15 @@ def _together(sounds: Sequence[Any], length: int) -> Any:
 
 
 def _bed(music: Music, bed: Track, length: int) -> Any:
-    looped = {"stream_loop": -1} if music.loop else {}
+    short = bed.samples < SAMPLE_RATE
+    looped = {"stream_loop": -1} if music.loop and not short else {}
     lasts = length if music.loop else min(bed.samples, length)
     fade = min(round(music.fade * SAMPLE_RATE), lasts // 2)
-    sound = _tame(_sound(bed.path, **looped)).filter("atrim", end_sample=lasts).filter("volume", f"{music.gain}dB")
+    sound = _tame(_sound(bed.path, **looped))
+    if music.loop and short:
+        # Going back in the file takes 0.1 ms, which is nothing only where it is seldom done.
+        sound = sound.filter("aloop", loop=-1, size=bed.samples)
+    sound = sound.filter("atrim", end_sample=lasts).filter("volume", f"{music.gain}dB")
     if fade:
         sound = sound.filter("afade", type="in", start_sample=0, nb_samples=fade)
         sound = sound.filter("afade", type="out", start_sample=lasts - fade, nb_samples=fade)
@@ -120,6 +128,8 @@ def _with_music(own: Any, bed: Any, length: int, *, ducking: bool) -> Any:
         return bed
     if ducking:
         twice = own.filter_multi_output("asplit")
-        own, heard = twice.stream(0), twice.stream(1)
-        bed = ffmpeg.filter([bed, heard], "sidechaincompress", **DUCKING)
+        own = twice.stream(0)
+        # It loses what comes last, up to a tenth of a second (ffmpeg 9), so more than the film comes.
+        both = [sound.filter("apad", pad_len=SAMPLE_RATE) for sound in (bed, twice.stream(1))]
+        bed = ffmpeg.filter(both, "sidechaincompress", **DUCKING)
     return _together([own, bed], length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -44,6 +45,15 @@ class Ended:
         if self.status < 0:
             return f"was ended by {signal.Signals(-self.status).name}"
         return f"ended with status {self.status}"
+
+    @property
+    def full(self) -> int:
+        """The number of the error (`ENOSPC`, `EDQUOT`, `EFBIG`) where a full disk or a quota ended it, otherwise 0."""
+        if self.status == -signal.SIGXFSZ:
+            return errno.EFBIG
+        said = self.stderr.splitlines()[-8:] if self.status else []
+        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return next((number for number in numbers if any(os.strerror(number) in line for line in said)), 0)
 
 
 async def run(

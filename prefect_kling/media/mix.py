@@ -18,9 +18,10 @@ from prefect_kling.media.timeline import SAMPLE_RATE
 
 __all__ = ["mix", "mix_command"]
 
-# Music steps back where clips or voices pass -34 dBFS: by most of what they pass it by, at once, and comes back slowly,
-# so that it does not pump between words. Attack and release are milliseconds.
-DUCKING = {"threshold": 0.02, "ratio": 8, "attack": 20, "release": 600}
+# Music steps back where clips or voices pass -34 dBFS: by 7/8 of what they pass it by, which is 12 dB under speech at
+# -20 dBFS. Half of that takes 5 ms, all of it 40 (measured; faster clicks), and coming back 0.8 s, so that it does not
+# pump between words. ffmpeg counts attack and release in milliseconds, of another measure.
+DUCKING = {"threshold": 0.02, "ratio": 8, "attack": 100, "release": 1000}
 # Seconds until ffmpeg is given up: at the start, and for each second of film (measured: 0.01).
 STARTING, SLOWEST = 60.0, 2.0
 

@@ -128,7 +128,9 @@ def faded(picture: Any, timeline: Timeline, start: int, frames: int) -> Any:
     if timeline.fade_in and start == 0:
         picture = picture.filter("fade", type="in", start_frame=0, nb_frames=timeline.fade_in)
     if timeline.fade_out and start + frames > falls:
-        picture = picture.filter("fade", type="out", start_frame=falls - start, nb_frames=timeline.fade_out)
+        # ffmpeg is at black one frame behind these; the film's last frame is to be black as its first one is.
+        black = max(timeline.fade_out - 1, 1)
+        picture = picture.filter("fade", type="out", start_frame=falls - start, nb_frames=black)
     return picture
 
 

@@ -111,7 +111,7 @@ async def test_the_film_fades_from_and_to_black(shots: list[Path], tmp_path: Pat
         means = _means((await join(clips, tmp_path / "film.mp4", cut)).path)
         assert means[0] < 20
         assert means[-1] < means[-2] < means[-3] < means[-5]
-        assert means[-1] < 50
+        assert means[-1] < 20
         assert means[len(means) // 2] > 60
 
 
@@ -191,7 +191,7 @@ async def test_a_trim_and_a_repeated_frame_are_cut_to_the_frame(
 async def test_what_does_not_come_out_alike_is_encoded_with_all_the_others_and_that_is_said(
     shots: list[Path], make_clip: MakeClip, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(normalising, "parameters", lambda encoder: "ref=1:bframes=0")
+    monkeypatch.setattr(normalising, "parameters", lambda encoder, level: "ref=1:bframes=0")
     odd = make_clip("odd.mp4", shot=9, size=(640, 360))
     film = await join([CutClip(path, path.stem) for path in (*shots, odd)], tmp_path / "film.mp4")
     assert film.method == "encode"

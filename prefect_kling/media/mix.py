@@ -115,8 +115,8 @@ def _bed(music: Music, bed: Track, length: int) -> Any:
     fade = min(round(music.fade * SAMPLE_RATE), lasts // 2)
     sound = _tame(_sound(bed.path, **looped))
     if music.loop and short:
-        # Going back in the file takes 0.1 ms, which is nothing only where it is seldom done.
-        sound = sound.filter("aloop", loop=-1, size=bed.samples)
+        # Going back in the file, and each round by itself through the rest, would take 0.1 ms a round.
+        sound = sound.filter("aloop", loop=-1, size=bed.samples).filter("asetnsamples", n=1024, pad=0)
     sound = sound.filter("atrim", end_sample=lasts).filter("volume", f"{music.gain}dB")
     if fade:
         sound = sound.filter("afade", type="in", start_sample=0, nb_samples=fade)

@@ -1,4 +1,4 @@
-"""Music and voices in the film's sound: each at its sample and its level, the film's own sound untouched."""
+"""Music and voices under the film's own sound: each at its sample, as loud as asked for, and nothing left running."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import os
 import resource
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,55 +15,32 @@ from numpy.typing import NDArray
 
 from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media.cut import Music
-from prefect_kling.media.mix import mix
+from prefect_kling.media.mix import mix, mix_command
 from prefect_kling.media.pcm import Track
 
 Wave = NDArray[np.float32]
 
 RATE = 48_000
-BARE = Music(Path("music.mp3"), gain=0.0, fade=Fraction(0), ducking=False)
-"""Music that nothing is done to; the file was decoded before."""
+SONG = Path("song.mp3")
+PLAIN = Music(SONG, gain=0, loop=False, fade=Fraction(0), ducking=False)
 
 
-@dataclass(frozen=True)
-class Desk:
-    """Mixes sounds in one folder."""
-
-    folder: Path
-
-    def track(self, wave: Wave) -> Track:
-        # A name that means something else to most programs.
-        path = self.folder / f"-y concat:a|{len(list(self.folder.iterdir()))} 'b'%d.f32"
-        wave.astype(np.float32).tofile(path)
-        return Track(path, len(wave))
-
-    async def mixed(
-        self,
-        own: Wave | None,
-        length: int,
-        music: Music | None = None,
-        bed: Wave | None = None,
-        voices: Sequence[tuple[Wave, int]] = (),
-    ) -> Wave:
-        programme = None if own is None else self.track(own).path
-        out = self.folder / "mixed.f32"
-        placed = [(self.track(voice), start) for voice, start in voices]
-        await mix(programme, length, music, None if bed is None else self.track(bed), placed, out)
-        return np.fromfile(out, np.float32).reshape(-1, 2)
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    (tmp_path / "desk").mkdir()
-    return Desk(tmp_path / "desk")
-
-
-def noise(length: int, seed: int, level: float = 0.1) -> Wave:
-    return (np.random.default_rng(seed).standard_normal((length, 2)) * level).clip(-0.99, 0.99).astype(np.float32)
+def noise(length: int, seed: int = 1, level: float = 0.1) -> Wave:
+    return (level * np.random.default_rng(seed).standard_normal((length, 2))).astype(np.float32)
 
 
 def steady(length: int, level: float = 0.5) -> Wave:
     return np.full((length, 2), level, np.float32)
+
+
+def click(length: int, at: int) -> Wave:
+    wave = np.zeros((length, 2), np.float32)
+    wave[at] = 0.5
+    return wave
+
+
+def decibels(wave: Wave) -> float:
+    return float(20 * np.log10(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))))
 
 
 def buzz(length: int, level: float) -> Wave:
@@ -73,168 +49,269 @@ def buzz(length: int, level: float) -> Wave:
     return np.stack([wave, wave], 1).astype(np.float32)
 
 
-def same(heard: Wave, expected: NDArray[np.floating]) -> bool:
-    """Down to -120 dBFS, which is below what AAC keeps."""
-    return heard.shape == expected.shape and bool(np.abs(heard - expected).max(initial=0) < 1e-6)
+def close(film: Wave, expected: Wave) -> bool:
+    """Equal but for rounding."""
+    return film.shape == expected.shape and bool(np.abs(film - expected).max() < 1e-6)
 
 
-def decibels(wave: NDArray[np.floating]) -> float:
-    return float(10 * np.log10(np.mean(np.square(wave, dtype=np.float64))))
+class Desk:
+    """Mixes sounds in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.files = folder, 0
+
+    def track(self, wave: Wave) -> Track:
+        self.files += 1
+        path = self.folder / f"{self.files}.f32"
+        wave.astype(np.float32).tofile(path)
+        return Track(path, len(wave))
+
+    async def mixed(
+        self,
+        length: int,
+        programme: Wave | None = None,
+        music: Music | None = None,
+        bed: Wave | None = None,
+        voices: Sequence[tuple[Wave, int]] = (),
+    ) -> Wave:
+        own = None if programme is None else self.track(programme).path
+        song = None if bed is None else self.track(bed)
+        out = self.folder / "mixed.f32"
+        await mix(own, length, music, song, [(self.track(voice), at) for voice, at in voices], out)
+        film = np.fromfile(out, np.float32).reshape(-1, 2)
+        assert len(film) == length
+        return film
 
 
-# --- Where --------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
 
-LENGTH = 70_011
+
+# --- Alone --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_films_own_sound_is_not_touched(desk: Desk) -> None:
+    """Not by silent music beside it, nor by a voice that says nothing; also what passes full scale."""
+    own = noise(50_001, level=0.6)
+    assert np.abs(own).max() > 2
+    for ducking in (True, False):
+        music = Music(SONG, gain=0, ducking=ducking)
+        film = await desk.mixed(50_001, own, music, steady(1000, 0), [(steady(200, 0), 300)])
+        assert np.array_equal(film, own)
+
+
+@pytest.mark.parametrize("length", [1, 47_999, 48_001])
+async def test_music_alone_is_as_long_as_the_film(desk: Desk, length: int) -> None:
+    bed = noise(48_000)
+    film = await desk.mixed(length, None, PLAIN, bed)
+    whole = min(length, 48_000)
+    assert close(film[:whole], bed[:whole])
+    assert not film[whole:].any()
+
+
+async def test_a_voice_alone_has_silence_around_it(desk: Desk) -> None:
+    voice = noise(10_000)
+    film = await desk.mixed(50_000, voices=[(voice, 12_345)])
+    assert not film[:12_345].any()
+    assert close(film[12_345:22_345], voice)
+    assert not film[22_345:].any()
+
+
+async def test_nothing_at_all_is_silence(desk: Desk) -> None:
+    for music, bed, voices in ((None, None, []), (Music(SONG), steady(0), [(steady(0), 100)])):
+        assert not (await desk.mixed(1234, None, music, bed, voices)).any()
+
+
+# --- Music --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bed", [1, 7_777, 47_999, 48_000, 70_001])
+async def test_short_music_starts_again_without_a_gap(desk: Desk, bed: int) -> None:
+    """Shorter than a second or not: ffmpeg repeats the one in its memory, the other from its file."""
+    wave = noise(bed)
+    film = await desk.mixed(150_000, None, Music(SONG, gain=0, fade=Fraction(0)), wave)
+    assert close(film, np.tile(wave, (-(-150_000 // bed), 1))[:150_000])
+
+
+@pytest.mark.parametrize("db", [-12.0, -6.5, 3.0, 0.000_01])
+async def test_music_has_its_gain(desk: Desk, db: float) -> None:
+    bed = noise(20_000)
+    film = await desk.mixed(20_000, None, Music(SONG, gain=db, loop=False, fade=Fraction(0)), bed)
+    assert close(film, bed * 10 ** (db / 20))
 
 
 @pytest.mark.parametrize("loop", [True, False])
-@pytest.mark.parametrize("bed", [1, 10_007, 48_000, LENGTH, 90_000])
-async def test_music_lies_under_the_whole_film(desk: Desk, bed: int, loop: bool) -> None:
-    """It starts again, without a gap, ends in silence, or is cut off, to the sample."""
-    own, wave = noise(LENGTH, 1), noise(bed, 2)
-    music = Music(BARE.path, gain=0.0, loop=loop, fade=Fraction(0), ducking=False)
-    heard = await desk.mixed(own, LENGTH, music, wave)
-    under = np.zeros((LENGTH, 2), np.float32)
-    under[:bed] = wave[:LENGTH]
-    if loop:
-        under = np.tile(wave, (-(-LENGTH // bed), 1))[:LENGTH]
-    assert same(heard, own + under)
+async def test_music_comes_and_goes(desk: Desk, loop: bool) -> None:
+    """At the film's ends where it is looped, at its own where it is not."""
+    music = Music(SONG, gain=0, loop=loop, fade=Fraction(1))
+    film = (await desk.mixed(240_000, None, music, steady(192_000)))[:, 0]
+    ends = 240_000 if loop else 192_000
+    seen = film[[0, 24_000, 48_000, ends - 48_001, ends - 24_000, ends - 1]]
+    assert seen == pytest.approx([0, 0.25, 0.5, 0.5, 0.25, 0], abs=1e-3)
+    assert not film[ends:].any()
 
 
-async def test_voices_begin_at_their_samples_and_end_with_the_film(desk: Desk) -> None:
-    own = noise(LENGTH, 1)
-    voices = [(noise(5_000, 2), 0), (noise(9_001, 3), 12_345), (noise(9_001, 4), 25_000), (noise(99, 5), 29_999)]
-    expected = np.zeros((LENGTH + 10_000, 2))
-    for voice, start in voices:
-        expected[start : start + len(voice)] += voice
-    assert same(await desk.mixed(own, LENGTH, voices=voices), own + expected[:LENGTH])
-    assert same(await desk.mixed(None, LENGTH, voices=voices), expected[:LENGTH])
-    assert same(await desk.mixed(None, LENGTH, voices=voices[1:2]), _alone(voices[1]))
+async def test_fades_longer_than_the_film_meet_in_its_middle(desk: Desk) -> None:
+    film = (await desk.mixed(48_000, None, Music(SONG, gain=0, fade=Fraction(5)), steady(1000)))[:, 0]
+    assert film[[0, 12_000, 24_000, 36_000, 47_999]] == pytest.approx([0, 0.25, 0.5, 0.25, 0], abs=1e-3)
 
 
-def _alone(voice: tuple[Wave, int]) -> Wave:
-    wave = np.zeros((LENGTH, 2), np.float32)
-    wave[voice[1] : voice[1] + len(voice[0])] = voice[0]
-    return wave
+async def test_music_steps_back_while_the_clips_are_heard(desk: Desk) -> None:
+    """And comes back; without ducking it stays."""
+    own = np.zeros((6 * RATE, 2), np.float32)
+    own[2 * RATE : 4 * RATE] = noise(2 * RATE, 2)
+    bed = noise(6 * RATE, 3, 0.05)
+    ducked = await desk.mixed(len(own), own, Music(SONG, gain=0, fade=Fraction(0)), bed) - own
+    level = decibels(bed)
+    assert decibels(ducked[: 2 * RATE]) == pytest.approx(level, abs=0.1)
+    assert decibels(ducked[int(2.2 * RATE) : 4 * RATE]) < level - 8
+    assert decibels(ducked[int(5.5 * RATE) :]) == pytest.approx(level, abs=0.5)
+    stays = await desk.mixed(len(own), own, PLAIN, bed) - own
+    assert close(stays, bed)
 
 
-@pytest.mark.parametrize("music", [None, BARE], ids=["no music", "music"])
-async def test_what_has_nothing_to_say_is_silence(desk: Desk, music: Music | None) -> None:
-    empty = steady(0)
-    bed = None if music is None else empty
-    assert same(await desk.mixed(None, LENGTH, music, bed, [(empty, 100)]), np.zeros((LENGTH, 2)))
-    own = noise(LENGTH, 1)
-    assert same(await desk.mixed(own, LENGTH, music, bed, [(empty, 100)]), own)
+async def test_music_steps_back_for_a_voice_without_clips(desk: Desk) -> None:
+    voice, bed = noise(2 * RATE, 2), noise(5 * RATE, 3, 0.05)
+    film = await desk.mixed(5 * RATE, None, Music(SONG, gain=0, fade=Fraction(0)), bed, [(voice, RATE)])
+    own = np.zeros_like(film)
+    own[RATE : 3 * RATE] = voice
+    assert decibels((film - own)[int(1.2 * RATE) : 3 * RATE]) < decibels(bed) - 8
 
 
-async def test_many_voices_and_a_film_of_one_sample(desk: Desk) -> None:
-    assert same(await desk.mixed(None, 1, BARE, steady(9), [(steady(5, 0.01), 0)] * 40), steady(1, 0.9))
+async def test_music_steps_back_by_most_and_comes_back_slowly_without_a_click(desk: Desk) -> None:
+    """A second at -20 dBFS, the level of speech, in four: 14 dB above where music begins to step back."""
+    own, bed = np.zeros((4 * RATE, 2), np.float32), steady(4 * RATE, 0.05)
+    own[RATE : 2 * RATE] = buzz(RATE, -20)
+    film = await desk.mixed(len(own), own, Music(SONG, gain=0, fade=Fraction(0)), bed)
+    level = (film - own)[:, 0].astype(np.float64) / 0.05
+    change = 20 * np.log10(level[[RATE - 1, RATE * 11 // 10, 2 * RATE - 1, RATE * 24 // 10, -1]])
+    assert change == pytest.approx([0, -14 * 7 / 8, -14 * 7 / 8, -6, 0], abs=1)
+    assert np.abs(np.diff(level)).max() < 0.01
 
 
-# --- How loud -----------------------------------------------------------------------------------------------------
+async def test_music_does_not_step_back_before_what_is_hardly_heard(desk: Desk) -> None:
+    """And is heard to its very end, where ffmpeg's compressor alone would end it a tenth of a second early."""
+    own, bed = buzz(70_001, -40), noise(70_001)
+    assert close(await desk.mixed(70_001, own, Music(SONG, gain=0, fade=Fraction(0)), bed), own + bed)
 
 
-async def test_nothing_is_limited_here(desk: Desk) -> None:
-    """One gain is set afterwards, and a peak that passes 1 comes down with the rest."""
-    heard = await desk.mixed(steady(LENGTH, 0.9), LENGTH, BARE, steady(LENGTH, 0.8), [(steady(LENGTH, 0.7), 0)])
-    assert same(heard, steady(LENGTH, 2.4))
+# --- Voices -------------------------------------------------------------------------------------------------------
+
+
+async def test_everything_is_at_its_sample(desk: Desk) -> None:
+    """Several voices, one of which goes on behind the film's end and one begins with it, over clips and music."""
+    own = click(100_000, 77_777)
+    voices = [(click(500, 0), 0), (click(500, 17), 23_456), (click(90_000, 40_000), 50_000), (click(9, 0), 99_999)]
+    film = await desk.mixed(100_000, own, PLAIN, click(2_000, 1_000), voices)
+    marks = [0, 1_000, 23_473, 77_777, 90_000, 99_999]
+    assert np.flatnonzero(np.abs(film[:, 0]) > 1e-6).tolist() == marks
+    assert close(film[marks, 1], np.full(6, 0.5))
+
+
+async def test_sounds_add_up_and_none_gets_softer(desk: Desk) -> None:
+    own, first, second, bed = (noise(30_000, seed) for seed in range(4))
+    film = await desk.mixed(30_000, own, PLAIN, bed, [(first, 0), (second, 0)])
+    assert close(film, own + first + second + bed)
 
 
 async def test_left_and_right_stay_apart(desk: Desk) -> None:
-    left, right = steady(LENGTH, 0.5), steady(LENGTH, 0.25)
+    left, right = steady(30_000, 0.5), steady(30_000, 0.25)
     left[:, 1] = right[:, 0] = 0
-    assert same(await desk.mixed(left, LENGTH, BARE, right), left + right)
-    assert same(await desk.mixed(right, LENGTH, voices=[(left, 0)]), left + right)
+    assert close(await desk.mixed(30_000, left, PLAIN, right), left + right)
+    assert close(await desk.mixed(30_000, right, voices=[(left, 0)]), left + right)
 
 
-@pytest.mark.parametrize("gain", [-12.0, 0.0, 6.0, -0.1])
-async def test_music_has_its_gain(desk: Desk, gain: float) -> None:
-    wave = noise(LENGTH, 2)
-    heard = await desk.mixed(None, LENGTH, Music(BARE.path, gain=gain, fade=Fraction(0)), wave)
-    assert decibels(heard) == pytest.approx(decibels(wave) + gain, abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("bed", "loop", "lasts"), [(50_007, True, LENGTH), (20_000, False, 20_000)], ids=["looped", "once"]
-)
-async def test_music_comes_and_goes_where_it_begins_and_ends(desk: Desk, bed: int, loop: bool, lasts: int) -> None:
-    music = Music(BARE.path, gain=0.0, loop=loop, fade=Fraction(1, 10))
-    heard = (await desk.mixed(None, LENGTH, music, steady(bed)))[:, 0]
-    rise = np.arange(4_800) / 4_800 * 0.5
-    assert heard[:4_800] == pytest.approx(rise, abs=1e-3)
-    assert heard[4_800 : lasts - 4_800] == pytest.approx(0.5, abs=1e-3)
-    assert heard[lasts - 4_800 : lasts] == pytest.approx(rise[::-1], abs=1e-3)
-    assert not heard[lasts:].any()
-
-
-async def test_music_that_is_all_fades_peaks_in_its_middle(desk: Desk) -> None:
-    heard = (await desk.mixed(None, LENGTH, Music(BARE.path, gain=0.0), steady(99)))[:, 0]
-    assert heard[[0, LENGTH // 4, LENGTH // 2, LENGTH * 3 // 4, -1]] == pytest.approx([0, 0.25, 0.5, 0.25, 0], abs=1e-3)
-
-
-# --- Ducking ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("who", ["clip", "voice"])
-async def test_music_steps_back_where_something_is_heard(desk: Desk, who: str) -> None:
-    """A second at -20 dBFS, the level of speech, in four: 14 dB above where music begins to step back."""
-    length, start, end = 4 * RATE, RATE, 2 * RATE
-    own, bed = np.zeros((length, 2), np.float32), steady(length, 0.05)
-    own[start:end] = buzz(end - start, -20)
-    music = Music(BARE.path, gain=0.0, fade=Fraction(0))
-    if who == "clip":
-        heard = await desk.mixed(own, length, music, bed)
-    else:
-        heard = await desk.mixed(np.zeros_like(own), length, music, bed, [(own[start:end], start)])
-    level = (heard - own)[:, 0].astype(np.float64) / 0.05
-    change = 20 * np.log10(level[[RATE - 1, RATE * 11 // 10, 2 * RATE - 1, RATE * 24 // 10, -1]])
-    assert change == pytest.approx([0, -14 * 7 / 8, -14 * 7 / 8, -6, 0], abs=1)
-    assert np.abs(np.diff(level)).max() < 0.01  # no click
-
-
-async def test_music_does_not_step_back_before_what_is_hardly_heard_or_where_it_is_not_wanted(desk: Desk) -> None:
-    music, own, bed = Music(BARE.path, gain=0.0, fade=Fraction(0)), buzz(LENGTH, -40), noise(LENGTH, 2)
-    assert same(await desk.mixed(own, LENGTH, music, bed), own + bed)
-    own = buzz(LENGTH, -6)
-    assert same(await desk.mixed(own, LENGTH, BARE, bed), own + bed)
-
-
-# --- What goes wrong ----------------------------------------------------------------------------------------------
+async def test_forty_voices_at_once(desk: Desk) -> None:
+    assert close(await desk.mixed(99, None, voices=[(steady(200, 0.01), 0)] * 40), steady(99, 0.4))
 
 
 @pytest.mark.parametrize("damage", [np.nan, np.inf, -np.inf, 1e30])
-async def test_damage_in_a_sound_stays_where_it_is(desk: Desk, damage: float) -> None:
-    own, bed, voice = noise(LENGTH, 1), noise(LENGTH, 2, 0.01), noise(LENGTH, 3, 0.01)
+async def test_damage_stays_where_it_is(desk: Desk, damage: float) -> None:
+    own, bed, voice = noise(30_000, 1), noise(30_000, 2, 0.01), noise(30_000, 3, 0.01)
     bed[9_000] = voice[20_000] = damage
-    heard = await desk.mixed(own, LENGTH, BARE, bed, [(voice, 0)])
-    whole = np.delete(np.arange(LENGTH), [9_000, 20_000])
-    assert same(heard[whole], (own + bed + voice)[whole])
-    assert np.abs(heard[[9_000, 20_000]]).max() <= 2
+    film = await desk.mixed(30_000, own, PLAIN, bed, [(voice, 0)])
+    whole = np.delete(np.arange(30_000), [9_000, 20_000])
+    assert close(film[whole], (own + bed + voice)[whole])
+    assert np.abs(film[[9_000, 20_000]]).max() < 2
 
 
-async def test_what_cannot_be_read_or_written_is_said(desk: Desk) -> None:
-    own, out = desk.track(noise(LENGTH, 1)), desk.folder / "mixed.f32"
-    missing = Track(desk.folder / "missing.f32", 9)
-    with pytest.raises(InvalidMedia, match=r"The sound cannot be mixed: ffmpeg ended with .*No such file"):
-        await mix(own.path, LENGTH, None, None, [(missing, 0)], out)
+async def test_a_voice_of_what_is_no_number_does_not_silence_the_film(desk: Desk) -> None:
+    voice, own = noise(20_000), noise(60_000, 2)
+    voice[5_000:5_003, 0] = [np.nan, np.inf, 1e30]
+    film = await desk.mixed(60_000, own, Music(SONG, fade=Fraction(0)), noise(60_000, 3), [(voice, 1_000)])
+    assert np.isfinite(film).all()
+    assert np.abs(film).max() < 3
+    assert decibels(film[50_000:]) > -25
+
+
+# --- ffmpeg -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ['it\'s "so"', "100% %03d", "-y", "a\nb", "a,b;c[d]=e\\:f", "コンテナ"])
+async def test_folders_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    film = await Desk(folder).mixed(1_000, noise(1_000), Music(SONG), noise(500), [(noise(100), 50)])
+    assert film.any()
+
+
+async def test_relative_names_are_no_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = noise(1_000)
+    own.tofile("-i.f32")
+    await mix(Path("-i.f32"), 1_000, None, None, [], Path("-y.f32"))
+    assert np.array_equal(np.fromfile("-y.f32", np.float32).reshape(-1, 2), own)
+
+
+async def test_what_cannot_be_read_or_written_is_said(desk: Desk, tmp_path: Path) -> None:
+    track = desk.track(noise(100))
+    with pytest.raises(
+        InvalidMedia, match=r"The sound cannot be mixed: ffmpeg ended with status \d+\. It said: .*No such"
+    ):
+        await mix(tmp_path / "gone.f32", 100, None, None, [], tmp_path / "out.f32")
+    with pytest.raises(InvalidMedia, match="Is a directory"):
+        await mix(None, 100, PLAIN, Track(tmp_path, 100), [], tmp_path / "out.f32")
+    with pytest.raises(InvalidMedia, match="No such file"):
+        await mix(track.path, 100, None, None, [], tmp_path / "gone" / "out.f32")
+
+
+async def test_a_full_disk_is_said_to_be_one(desk: Desk) -> None:
+    track = desk.track(noise(30_000))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, hard))
     try:
         with pytest.raises(OSError, match="The sound cannot be written: File too large"):
-            await mix(own.path, LENGTH, None, None, [(own, 0)], out)
+            await mix(track.path, 30_000, None, None, [(track, 0)], desk.folder / "out.f32")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_cancelling_kills_ffmpeg(desk: Desk, tmp_path: Path, nothing_left: Callable[[Path], None]) -> None:
-    """In its middle: what it writes to is read only so far."""
-    own, out = desk.track(noise(10 * RATE, 1)), tmp_path / "mixed.f32"
-    os.mkfifo(out)
-    task = asyncio.ensure_future(mix(own.path, 10 * RATE, None, None, [(own, 0)], out))
-    with await asyncio.to_thread(out.open, "rb") as reader:
-        assert len(await asyncio.to_thread(reader.read, 10_000)) == 10_000
+async def test_nothing_is_asked_of_the_network(desk: Desk) -> None:
+    track = desk.track(noise(10))
+    bed, voice = desk.track(noise(10)), desk.track(noise(10))
+    command = mix_command(track.path, 10, Music(SONG), bed, [(voice, 0)], desk.folder / "out.f32")
+    inputs = [at for at, word in enumerate(command) if word == "-i"]
+    assert len(inputs) == 3
+    for before, at in zip([0, *inputs], inputs, strict=False):
+        assert command[at + 1].startswith("file:/")
+        whitelist = command.index("-protocol_whitelist", before, at)
+        assert command[whitelist + 1] == "file"
+
+
+async def test_cancelling_ends_ffmpeg(tmp_path: Path, nothing_left: Callable[[Path], None]) -> None:
+    """It waits for a voice that never comes: a pipe that nobody writes to."""
+    work, empty = tmp_path / "work", tmp_path / "empty"
+    work.mkdir()
+    empty.mkdir()
+    os.mkfifo(work / "voice.f32")
+    task = asyncio.create_task(mix(None, 1_000, None, None, [(Track(work / "voice.f32", 10), 0)], work / "out.f32"))
+    # Once the pipe can be opened for writing, ffmpeg has it open for reading.
+    writer = await asyncio.to_thread(os.open, work / "voice.f32", os.O_WRONLY)
+    try:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    own.path.unlink()
-    nothing_left(desk.folder)
+        nothing_left(empty)
+    finally:
+        os.close(writer)

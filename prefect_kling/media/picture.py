@@ -105,7 +105,9 @@ def scene_picture(
     )
     if number in images.captions:
         words = _still(images.captions[number], number, rate).filter("format", "rgba")
-        picture = ffmpeg.filter([picture, words], "overlay", format="auto").filter("format", pixel_format)
+        # Left to itself it lays words over 10 bits by way of RGB, and every pixel comes back a little different.
+        depth = "yuv420p10" if pixel_format.endswith("p10le") else "yuv420"
+        picture = ffmpeg.filter([picture, words], "overlay", format=depth).filter("format", pixel_format)
     return picture.filter("setsar", "1" if aspect_stated else "0").filter(
         "setparams",
         range=colours.range,

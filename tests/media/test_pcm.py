@@ -11,10 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.audio.frame import AudioFrame
 from numpy.typing import NDArray
 
 from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media import pcm, untrusted
+from prefect_kling.media.confined.sound import aligned
 from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.pcm import Track, decode_sound, decode_track
 from prefect_kling.media.probe import probe
@@ -132,6 +134,16 @@ async def test_any_coding_and_any_number_of_channels_become_stereo(
         samples = wave(track)
         assert onset(samples) == pytest.approx(beep, abs=0.003)
         assert np.abs(samples[:, 0] - samples[:, 1]).max() < 0.05
+
+
+def test_sound_whose_rate_changes_stays_beside_its_picture() -> None:
+    """At 44.1 kHz for 0.1 s, then at 22.05 kHz: nothing is missing and nothing is put between."""
+    frames = []
+    for rate, start, samples in ((44_100, 0, 4410), (22_050, 2205, 2205), (22_050, 4410, 2205)):
+        frame = AudioFrame(format="s16", layout="mono", samples=samples)
+        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
+        frames.append(frame)
+    assert [frame.samples for frame in aligned(frames, Fraction(0))] == [4410, 2205, 2205]
 
 
 async def broken_sound(clip: Path, out: Path) -> MediaFacts:
@@ -273,6 +285,21 @@ async def test_what_players_step_over_is_stepped_over(songs: dict[str, Path], tm
     path.write_bytes(spoil(songs["a.mp3"].read_bytes()))
     track = await decode_track(path, tmp_path, longest=Fraction(5))
     assert track.samples / RATE == pytest.approx(seconds, abs=0.1)
+
+
+async def test_a_sound_may_change_its_rate_and_its_channels_on_its_way(tmp_path: Path, ffmpeg: Ffmpeg) -> None:
+    """MP3s of which one was appended to the other."""
+    forms = {"first.mp3": ("2", "44100"), "second.mp3": ("1", "22050")}
+    outs = [arg for name, (channels, rate) in forms.items() for arg in ("-ac", channels, "-ar", rate, tmp_path / name)]
+    ffmpeg("-f", "lavfi", "-i", "aevalsrc=0.5*sin(880*PI*t):s=44100:d=1", *outs)
+    path = tmp_path / "both.mp3"
+    path.write_bytes(b"".join((tmp_path / name).read_bytes() for name in forms))
+    samples = wave(await decode_track(path, tmp_path, longest=Fraction(5)))
+    assert len(samples) / RATE == pytest.approx(2, abs=0.15)
+    middle = len(samples) // 2
+    for part in (samples[: middle - RATE // 5], samples[middle + RATE // 5 :]):
+        turns = np.count_nonzero(np.diff(np.signbit(part[:, 1])))
+        assert turns / (len(part) / RATE) == pytest.approx(880, abs=20)
 
 
 async def test_a_sound_that_is_mostly_damaged_is_refused(songs: dict[str, Path], tmp_path: Path) -> None:

@@ -94,8 +94,11 @@ def playable(packets: Iterable[Packet[AudioStream]]) -> Iterator[AudioFrame]:
 
 def aligned(frames: Iterable[AudioFrame], picture_start: Fraction) -> Iterator[AudioFrame]:
     """Gapless sound from the picture's first frame on; leading silence where it begins later."""
-    position = 0  # in samples of the source, from the picture's start
+    position, rate = 0, 0  # in samples of the source, from the picture's start
     for frame in frames:
+        if frame.sample_rate != rate:
+            position = round(position * Fraction(frame.sample_rate, rate)) if rate else 0
+            rate = frame.sample_rate
         # The decoder has dropped priming and what edit lists hide, and moved the times accordingly.
         start = position
         if frame.pts is not None:
@@ -140,20 +143,26 @@ def sample_bytes(frame: AudioFrame) -> int:
 
 
 def resampled(frames: Iterable[AudioFrame]) -> Iterator[bytes]:
-    """The sound as it is written: stereo, 48 kHz, whatever it was."""
-    resampler = AudioResampler(format="flt", layout="stereo", rate=RATE)
-    for frame in itertools.chain(frames, [None]):
-        if frame is not None:
-            # Our own count of samples is the clock; times would make the resampler guess.
-            frame.pts = None
-        try:
-            ready = resampler.resample(frame)
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError, OSError) as error:
-            raise Refused(f"has sound that cannot be converted ({getattr(error, 'strerror', error)})") from error
-        for block in ready:
-            yield bytes(block.planes[0])[: block.samples * SAMPLE_BYTES]
+    """The sound as it is written: stereo, 48 kHz, whatever it was, even where it changes on its way."""
+    for _, alike in itertools.groupby(frames, form):
+        resampler = AudioResampler(format="flt", layout="stereo", rate=RATE)
+        for frame in itertools.chain(alike, [None]):
+            if frame is not None:
+                # Our own count of samples is the clock; times would make the resampler guess.
+                frame.pts = None
+            try:
+                ready = resampler.resample(frame)
+            except MemoryError:
+                raise
+            except (av.FFmpegError, ValueError, OSError) as error:
+                raise Refused(f"has sound that cannot be converted ({getattr(error, 'strerror', error)})") from error
+            for block in ready:
+                yield bytes(block.planes[0])[: block.samples * SAMPLE_BYTES]
+
+
+def form(frame: AudioFrame) -> tuple[str, str, int]:
+    """What a resampler is made for: MP3s in one file, or AAC that finds its upper band late, go on in another."""
+    return frame.format.name, frame.layout.name, frame.sample_rate
 
 
 def write(blocks: Iterable[bytes], out: str, samples: int) -> int:

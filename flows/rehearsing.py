@@ -32,7 +32,7 @@ async def rehearse(plan: Plan) -> None:
     if plan.film.otio:
         await asyncio.to_thread(check_installed)
     cut, shots = plan.cut, plan.shot_cuts
-    words = [("card", text) for text in (cut.title, cut.end_card) if text]
+    words = [("card", cleaned(text)) for text in (cut.title, cut.end_card) if text]
     if cut.captions == "burn":
         words += [("caption", text) for shot in shots if (text := cleaned(shot.caption))]
     sounds = [cut.music.path] if cut.music else []
@@ -44,7 +44,7 @@ async def rehearse(plan: Plan) -> None:
         images = [{"kind": kind, "text": text, "out": str(folder / f"{n}.png")} for n, (kind, text) in enumerate(words)]
         await draw_words(images, cut.size or _shape(plan), cut.font, folder)
         for sound in dict.fromkeys(sounds):
-            await decode_track(sound, folder, longest=A_MOMENT)
+            await decode_track(sound, Path(tempfile.mkdtemp(dir=folder)), longest=A_MOMENT)
 
 
 def _shape(plan: Plan) -> tuple[int, int]:

@@ -93,7 +93,8 @@ async def test_another_cut_of_the_same_clips_is_another_film_and_buys_nothing(
     first = (await rendered(board, studio)).film
     again = (await rendered(board, studio)).film
     assert again == first
-    board.write_text(BOARD + "  transition: crossfade\n  drop_repeat: true\n  end_card: The end\n  captions: burn\n")
+    more = "  transition: crossfade\n  drop_repeat: true\n  end_card: The end\n  captions: burn\n  music: voice.wav\n"
+    board.write_text(BOARD + more)
     found = await rendered(board, studio)
     film = found.film
     assert film is not None

@@ -28,7 +28,7 @@ _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {
     "subme": ("subme", 0, 11),
     "psy": ("psy", 0, 1),
     "mixed_ref": ("mixed-refs", 0, 1),
-    "me_range": ("merange", 4, 64),
+    "me_range": ("merange", 4, 32),
     "chroma_me": ("chroma-me", 0, 1),
     "trellis": ("trellis", 0, 2),
     "8x8dct": ("8x8dct", 0, 1),
@@ -48,7 +48,7 @@ _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {
     "keyint_min": ("min-keyint", 1, 1 << 30),
     "scenecut": ("scenecut", 0, 100),
     "intra_refresh": ("intra-refresh", 0, 0),
-    "rc_lookahead": ("rc-lookahead", 0, 250),
+    "rc_lookahead": ("rc-lookahead", 0, 60),
     "mbtree": ("mbtree", 0, 1),
     "crf": ("crf", -24, 51),
     "crf_max": ("crf-max", 0, 51),
@@ -69,6 +69,7 @@ _NUMBERS: Final[Mapping[str, tuple[str, float, float]]] = {
     "slices": ("slices", 0, 16),
     "stitchable": ("stitchable", 0, 1),
 }
+_LEVELS: Final = (9, 10, 11, 12, 13, 20, 21, 22, 30, 31, 32, 40, 41, 42, 50, 51, 52, 60, 61, 62)
 # How many threads made a clip is not seen in its parameter sets; this machine decides for itself.
 _WITHOUT_EFFECT: Final = ("threads", "lookahead_threads", "sliced_threads")
 
@@ -84,7 +85,7 @@ def parameters(encoder: str | None, level: int | None = None) -> str | None:
         `name=value` pairs joined by `:`; None where there is nothing to go by, or something that is not known here.
     """
     found = _OPTIONS.search(encoder or "")
-    if found is None:
+    if found is None or (level is not None and level not in _LEVELS):
         return None
     written = dict(pair.partition("=")[::2] for pair in found["options"].split())
     try:
@@ -111,7 +112,7 @@ def _taken(name: str, value: str, written: Mapping[str, str]) -> list[str]:
 
 
 def _number(text: str, least: float, most: float) -> str:
-    if not re.fullmatch(r"-?\d{1,10}(\.\d{1,6})?", text) or not least <= float(text) <= most:
+    if not re.fullmatch(r"-?[0-9]{1,10}(\.[0-9]{1,6})?", text) or not least <= float(text) <= most:
         raise ValueError(text)
     return text
 

@@ -82,7 +82,9 @@ async def test_clips_that_av_makes_are_told_as_well(make_clip: Callable[..., Pat
         f"{WRITTEN}rc=crf crf=1e9",
         f"{WRITTEN}rc=crf crf=99",
         f"{WRITTEN}rc=crf ref=9999999",
+        f"{WRITTEN}rc=crf ref=\N{ARABIC-INDIC DIGIT THREE}",
         f"{WRITTEN}rc=crf me_range=4096",
+        f"{WRITTEN}rc=crf rc_lookahead=250",
         f"{WRITTEN}rc=crf cqm=2",
         f"{WRITTEN}rc=crf interlaced=tff",
         f"{WRITTEN}rc=crf open_gop=1",
@@ -94,6 +96,12 @@ async def test_clips_that_av_makes_are_told_as_well(make_clip: Callable[..., Pat
 )
 def test_what_is_not_known_gives_nothing(text: str | None) -> None:
     assert parameters(text) is None
+
+
+def test_a_level_that_there_is_not_gives_nothing() -> None:
+    """x264 would refuse it, and with it the clip."""
+    assert parameters(f"{WRITTEN}rc=crf crf=23.0", 31) == "crf=23.0:level=31"
+    assert [parameters(f"{WRITTEN}rc=crf crf=23.0", level) for level in (0, 14, 255, -1)] == [None] * 4
 
 
 @given(st.text(max_size=200))

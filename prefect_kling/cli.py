@@ -398,7 +398,7 @@ def _copy(file: Path, out: Path, kept: str) -> None:
 
 def _write(text: str, out: Path) -> None:
     with scratch(out) as work:
-        work.write_text(text, "utf-8")
+        work.write_text(text, "utf-8", errors="backslashreplace")
         publish(work, out)
 
 

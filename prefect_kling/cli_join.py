@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as jsonlib
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from prefect_kling.terminal import announce, progress_by_frames
 
 if TYPE_CHECKING:
     from prefect_kling.media.cut import CutClip
+    from prefect_kling.media.facts import MediaFacts
     from prefect_kling.media.join import Film
     from prefect_kling.storyboard.cutting import FilmCut
 
@@ -115,7 +117,7 @@ def join(
     poster_at
         Second of the film for the poster.
     otio
-        Also write an OpenTimelineIO file beside the film.
+        Also write an OpenTimelineIO file beside the film, and what --around does.
     json
         Print one JSON document to stdout.
     """
@@ -161,7 +163,8 @@ def join(
     out = out.absolute()
     film, beside = asyncio.run(_joined(parts, film_cut, out, around=around))
     if json:
-        print(jsonlib.dumps(_document(film, beside), indent=2, ensure_ascii=False))  # noqa: T201 - what --json is for
+        text = jsonlib.dumps(_document(film, beside), indent=2, ensure_ascii=False)
+        print(text.encode("utf-8", "backslashreplace").decode())  # noqa: T201 - what --json is for
     announce(f"{film.frames} frames, {float(film.seconds):.2f} s, by {film.method}: {film.reason}")
     if film.sound is not None and film.sound.gain.remark:
         announce(film.sound.gain.remark)
@@ -208,7 +211,7 @@ class _Asked:
             raise StoryboardError("; ".join(_told(found) for found in error.errors(include_url=False))) from None
         found = film_cut(board, _there, {})
         shown = zip(found.shown(ids), self.clips, strict=True)
-        return [replace(shot.at(clip.absolute()), title=clip.stem) for shot, clip in shown], found
+        return [replace(shot.at(clip.absolute()), title=_words(clip)) for shot, clip in shown], found
 
 
 async def _joined(
@@ -220,13 +223,26 @@ async def _joined(
     looking = asyncio.create_task(probe([part.path for part in parts]))
     try:
         join_files = await asyncio.to_thread(_cutting_room)
-        parts = [replace(part, facts=facts) for part, facts in zip(parts, await looking, strict=True)]
+        found = await looking
+        parts = [replace(part, facts=facts) for part, facts in zip(parts, found, strict=True)]
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+    if wanted.poster_at is not None:
+        _check_poster(parts, found, wanted)
     with progress_by_frames() as on_progress:
         film = await join_files(parts, out, wanted.cut, on_progress=on_progress)
     return film, await _beside(film, parts, wanted, out) if around or wanted.otio else {}
+
+
+def _check_poster(parts: Sequence[CutClip], facts: Sequence[MediaFacts], wanted: FilmCut) -> None:
+    """Tells that there is no such second before minutes are spent on the film."""
+    from prefect_kling.media.stills import wanted_frames
+    from prefect_kling.media.target import target_of
+    from prefect_kling.media.timeline import lay_out
+
+    rate = target_of(facts, wanted.cut).frame_rate
+    wanted_frames(lay_out(parts, facts, wanted.cut, rate), wanted.poster_at)
 
 
 def _cutting_room() -> Callable[..., Awaitable[Film]]:
@@ -248,7 +264,7 @@ async def _beside(film: Film, parts: Sequence[CutClip], wanted: FilmCut, out: Pa
             wanted.cut,
             records,
             folder,
-            title=out.stem,
+            title=_words(out),
             home=out.parent,
             poster_at=wanted.poster_at,
             otio=wanted.otio,
@@ -264,6 +280,11 @@ def _there(_: object, value: str) -> Path:
     if not path.is_file():
         raise StoryboardError(f"there is no file {path}")
     return path.absolute()
+
+
+def _words(path: Path) -> str:
+    """A file's name without its ending, as text, which the bytes of a name need not be."""
+    return os.fsencode(path.stem).decode("utf-8", "replace")
 
 
 def _said(fields: Mapping[str, Any]) -> dict[str, Any]:

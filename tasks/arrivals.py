@@ -6,17 +6,20 @@ import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from prefect.logging import get_run_logger
 
 from prefect_kling.clips import Clip, ClipStorage
 from prefect_kling.gateway.errors import KlingError
+from prefect_kling.media.cancelling import until_ended
 from prefect_kling.media.cut import Cut
-from prefect_kling.media.room import CuttingRoom
+from prefect_kling.media.room import CuttingRoom, Version, version_of
 from prefect_kling.storyboard.cutting import ShotCut
 
 __all__ = ["Arrivals"]
+
+_Fetched: TypeAlias = tuple[Path, Version | None]
 
 
 class Arrivals:
@@ -31,26 +34,28 @@ class Arrivals:
     def __init__(self, storage: ClipStorage, cut: Cut, expected: int = 0) -> None:
         self.storage, self.cut, self.expected = storage, cut, expected
         self._stack = AsyncExitStack()
-        self._local: dict[str, asyncio.Task[Path]] = {}
+        self._local: dict[str, asyncio.Task[_Fetched]] = {}
         self._coming: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self.folder = await self._stack.enter_async_context(self.storage.incoming())
-        work = self.folder / "room"
-        await asyncio.to_thread(work.mkdir)
-        self.room = CuttingRoom(work, self.cut, self.expected)
+        self.room = CuttingRoom(self.folder, self.cut, self.expected)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in (*self._coming, *self._local.values()):
+        tasks = [*self._coming, *self._local.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._coming, *self._local.values(), return_exceptions=True)
+        # However often this is cancelled meanwhile: nothing is left behind.
         try:
-            await self.room.end()
+            await until_ended(asyncio.gather(*tasks, return_exceptions=True))
         finally:
-            await self._stack.aclose()
+            try:
+                await self.room.end()
+            finally:
+                await self._stack.aclose()
 
     def begin(self, clip: Clip, shot: ShotCut) -> None:
         """Works on a clip while others are still awaited. What fails here fails again, and is told, at the join."""
@@ -64,13 +69,16 @@ class Arrivals:
         Raises:
             InvalidMedia: it is missing, or other bytes than were stored.
         """
-        # A failure is not kept: the clip may be there the next time it is asked for.
-        if clip.path not in self._local or _failed(self._local[clip.path]):
-            self._local[clip.path] = asyncio.create_task(self._fetched(clip))
-        return await asyncio.shield(self._local[clip.path])
+        # A failure is not kept: the clip may be there the next time it is asked for; nor is a file that was changed.
+        known = self._local.get(clip.path)
+        if known is None or (known.done() and not _holds(known)):
+            self._local[clip.path] = known = asyncio.create_task(self._fetched(clip))
+        path, _ = await asyncio.shield(known)
+        return path
 
-    async def _fetched(self, clip: Clip) -> Path:
-        return await self._stack.enter_async_context(self.storage.at_hand(clip.path, sha256=clip.sha256))
+    async def _fetched(self, clip: Clip) -> _Fetched:
+        path = await self._stack.enter_async_context(self.storage.at_hand(clip.path, sha256=clip.sha256))
+        return path, version_of(path)
 
     async def _come(self, clip: Clip, shot: ShotCut) -> None:
         try:
@@ -81,5 +89,9 @@ class Arrivals:
         self.room.arrived(shot.at(path))
 
 
-def _failed(task: asyncio.Task[Path]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
+def _holds(task: asyncio.Task[_Fetched]) -> bool:
+    """Whether a clip that was brought to hand is there as it was when its bytes were looked at."""
+    if task.cancelled() or task.exception() is not None:
+        return False
+    path, version = task.result()
+    return version_of(path) == version

@@ -60,7 +60,8 @@ async def around(
         texts |= {"srt": srt(cues), "vtt": vtt(cues)}
     for ending, text in texts.items():
         files[ending] = work / f"film.{ending}"
-        files[ending].write_text(text, "utf-8")
+        # A file's name may be no text at all: what is not is written as JSON writes it.
+        files[ending].write_text(text, "utf-8", errors="backslashreplace")
     if otio:
         files["otio"] = work / "film.otio"
         # Importing the library takes a while.

@@ -24,15 +24,15 @@ from prefect_kling.media.probe import probe
 from prefect_kling.media.target import target_of
 from prefect_kling.media.timeline import Scene, lay_out
 
-__all__ = ["CuttingRoom"]
+__all__ = ["CuttingRoom", "Version", "version_of"]
 
 AT_ONCE = 2
 """Clips that are worked on at the same time while others are still awaited."""
 
 
 @dataclass(frozen=True)
-class _Version:
-    """Which bytes a path stood for: a clip that is written over is looked at again."""
+class Version:
+    """Which bytes a path stood for, by its length and time: a clip that is written over is looked at again."""
 
     path: Path
     bytes: int
@@ -57,15 +57,15 @@ class CuttingRoom:
     def __init__(self, folder: Path, cut: Cut | None = None, expected: int = 0) -> None:
         self.folder = folder
         self._cut, self._expected = cut or Cut(), expected
-        self._seen: dict[_Version, asyncio.Task[_Seen]] = {}
+        self._seen: dict[Version, asyncio.Task[_Seen]] = {}
         self._made: dict[tuple[MediaFacts, int, int], asyncio.Task[MediaFacts | None]] = {}
-        self._clips: list[tuple[CutClip, _Version]] = []
+        self._clips: list[tuple[CutClip, Version]] = []
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._files = 0
 
     def arrived(self, clip: CutClip) -> None:
         """Begins what can be done to a clip now. What fails is done again, and told, by the join."""
-        version = _version(clip.path)
+        version = version_of(clip.path)
         if version is None:
             return
         self._clips.append((clip, version))
@@ -120,6 +120,7 @@ class CuttingRoom:
 
     async def end(self) -> None:
         """Stops what still runs."""
+        self._expected = 0  # who comes to an end just now begins nothing more
         tasks = [*self._seen.values(), *self._made.values()]
         for task in tasks:
             task.cancel()
@@ -138,7 +139,7 @@ class CuttingRoom:
         return replace(clip.facts, path=clip.path) if _fits(clip) and clip.facts is not None else None
 
     async def _outcome(self, path: Path) -> _Seen | None:
-        version = _version(path)
+        version = version_of(path)
         task = None if version is None else self._seen.get(version)
         if task is None:
             return None
@@ -188,12 +189,13 @@ class CuttingRoom:
             self._made[key] = asyncio.create_task(make())
 
 
-def _version(path: Path) -> _Version | None:
+def version_of(path: Path) -> Version | None:
+    """What a path stands for now; None where nothing can be read."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return _Version(path, status.st_size, status.st_mtime_ns)
+    return Version(path, status.st_size, status.st_mtime_ns)
 
 
 def _fits(clip: CutClip) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -11,6 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["publish", "scratch", "workshop", "writable"]
+
+NAMES_BESIDE = (".srt", ".vtt", ".otio")
+"""What names of files beside a film are made with in place of the film's own ending: one of them would replace it."""
 
 
 @contextmanager
@@ -62,6 +66,8 @@ def writable(out: Path) -> None:
     Raises:
         OSError: it could not; the text says why.
     """
+    if out.suffix in NAMES_BESIDE:
+        raise OSError(errno.EINVAL, f"is the name of what lies beside a film; name it {out.stem}.mp4", str(out))
     if out.is_dir():
         raise IsADirectoryError(21, "is a folder; name a file such as film.mp4", str(out))
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.media.captions import cleaned
 from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.timeline import Scene, Timeline
 from prefect_kling.media.untrusted import ProbeLimits, ask
@@ -92,7 +93,7 @@ def wanted_frames(timeline: Timeline, poster_at: Fraction | None) -> dict[str, A
         cell = first + (last - first) // 4
         shots.append(
             {
-                "label": scene.title,
+                "label": " ".join(cleaned(scene.title).split()),
                 "number": number + 1,
                 "seconds": float((scene.seen[1] - scene.seen[0]) / timeline.rate),
                 "cell": cell,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,3 +134,38 @@ def _works_for(process: Path, folder: Path) -> bool:
         return str(folder) in (process / "cmdline").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+@pytest.mark.parametrize("name", ["film.srt", "film.vtt", "film.otio"])
+def test_a_film_is_not_replaced_by_what_lies_beside_it(
+    clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert run(["join", clips[1], "--out", str(tmp_path / name), "--caption", "1=Sea", "--around", "--otio"]) == 2
+    assert "name it film.mp4" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_are_no_text_and_those_of_several_lines(clips: list[str], tmp_path: Path) -> None:
+    # As the system gives them to a program: PEP 383.
+    one, two = tmp_path / "r\udcff.mp4", tmp_path / "s\nt.mp4"
+    for path in (one, two):
+        shutil.copyfile(clips[1], path)
+    command = [str(Path(sys.executable).with_name("prefect-kling")), "join", str(one), str(two)]
+    # A process of its own: what it prints on is not what pytest prints on.
+    out = str(tmp_path / "f\udcff")
+    done = subprocess.run(
+        [*command, "--out", out, "--around", "--otio", "--json"], capture_output=True, check=True, timeout=60
+    )
+    film = json.loads(done.stdout.decode())
+    manifest = json.loads(Path(film["beside"]["manifest.json"]).read_text("utf-8"))
+    assert [shot["id"] for shot in manifest["shots"]] == ["r\N{REPLACEMENT CHARACTER}", "s\nt"]
+    assert (tmp_path / manifest["shots"][0]["clip"]["file"]).samefile(one)
+    assert json.loads(Path(film["beside"]["otio"]).read_text("utf-8"))["name"] == "f\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_poster_from_behind_the_end_is_told_before_the_film_is_joined(
+    clips: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["join", clips[1], "--out", str(tmp_path / "film.mp4"), "--around", "--poster-at", "1"]) == 6
+    assert "There is no poster at 1 s" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,7 @@ OTHERWISE = {
     "ten bits": ("-pix_fmt", "yuv420p10le"),
     "full range": ("-vf", "scale=out_range=pc", "-pix_fmt", "yuvj420p"),
     "other tags": ("-vf", "scale=out_color_matrix=bt601", "-colorspace", "smpte170m"),
-    "half the frames": ("-r", "12"),
+    "half the frames": ("-vf", "fps=12", "-frames:v", "6"),
     "shorter pixels": ("-vf", "scale=320:90,setsar=1/2"),
 }
 

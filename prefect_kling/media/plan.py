@@ -55,7 +55,9 @@ def plan_join(timeline: Timeline, cut: Cut, target: Target) -> JoinPlan:
     clips = [scene.source for scene in timeline.scenes if isinstance(scene.source, MediaFacts)]
     counted = Counter(clip.copy_key for clip in clips)
     key, count = counted.most_common(1)[0]
-    usual = next(clip for clip in clips if clip.copy_key == key)
+    alike = [clip for clip in clips if clip.copy_key == key]
+    # One may be coded like most others and yet not be fit to copy: that is not held against the others.
+    usual = next((clip for clip in alike if not _unsafe_alone(clip.video)), alike[0])
     odd = {
         number: said
         for number, scene in enumerate(timeline.scenes)

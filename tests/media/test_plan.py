@@ -175,6 +175,11 @@ CUTS: list[tuple[str, Cut, dict[int, dict[str, Any]], str, tuple[int, ...]]] = [
     ("a transition", Cut(), {1: {"transition": Transition("wipe", THIRD)}}, "encode", ()),
     ("its own size", Cut(size=(1280, 720)), {}, "copy", ()),
     ("another size", Cut(size=(720, 1280)), {}, "encode", ()),
+    ("a fade as long as its clip", Cut(fade_in=Fraction(5)), {}, "normalise", (0,)),
+    ("a fade over a card alone", Cut(title="A", fade_in=Fraction(3)), {}, "normalise", (0,)),
+    ("a fade over a card and a clip", Cut(title="A", fade_in=Fraction(4)), {}, "encode", ()),
+    ("all clips trimmed", Cut(), {n: {"trim": (Fraction(1), None)} for n in range(3)}, "encode", ()),
+    ("a transition of no time", Cut(), {1: {"transition": Transition("wipe")}}, "copy", ()),
     ("music", Cut(loudness=None, sound=False), {}, "copy", ()),
 ]
 
@@ -187,6 +192,13 @@ def test_what_a_cut_asks_of_the_picture_decides_with(
     asked = [CutClip(found.path, found.path.stem, **wanted.get(n, {})) for n, found in enumerate(clips)]
     plan = planned(clips, cut, *asked)
     assert (plan.method, plan.odd) == (method, odd), plan.reason
+
+
+def test_a_clip_that_cannot_be_copied_is_no_model_for_the_others() -> None:
+    """It comes first, and is coded like they are."""
+    plan = planned([clip("a", packets=140), clip("b"), clip("c")])
+    assert (plan.method, plan.odd) == ("normalise", (0,))
+    assert planned([clip("a", packets=140), clip("b", packets=140)]).method == "encode"
 
 
 def test_transitions_are_named_by_their_kinds_once() -> None:

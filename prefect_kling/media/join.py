@@ -21,7 +21,7 @@ from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.normalise import normalise
 from prefect_kling.media.picture import Images
-from prefect_kling.media.plan import JoinPlan, plan_join
+from prefect_kling.media.plan import JoinPlan, plan_join, usual_of
 from prefect_kling.media.probe import probe
 from prefect_kling.media.reencode import parts_of, reencode
 from prefect_kling.media.room import CuttingRoom
@@ -211,11 +211,7 @@ async def _normalised(
     progress: _Progress,
 ) -> list[MediaFacts]:
     """The scenes' pictures, the odd ones encoded like the others; whether that came out alike is not looked at here."""
-    usual = next(
-        scene.source
-        for number, scene in enumerate(timeline.scenes)
-        if number not in plan.odd and isinstance(scene.source, MediaFacts)
-    )
+    usual = usual_of([scene.source for scene in timeline.scenes if isinstance(scene.source, MediaFacts)])
     made: dict[int, MediaFacts] = {}
     for number in plan.odd:
         early = None if _touched(timeline, number, images) else await room.early(timeline.scenes[number], usual)

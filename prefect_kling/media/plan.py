@@ -7,7 +7,6 @@ sets that differ give hundreds of decoder errors; equal parameter sets alone are
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,11 +14,11 @@ from typing import Literal
 from prefect_kling.media.cut import Cut
 from prefect_kling.media.facts import MediaFacts, VideoFacts
 from prefect_kling.media.picture import Colours
-from prefect_kling.media.target import Target, evened
+from prefect_kling.media.target import Target, evened, majority
 from prefect_kling.media.timeline import Card, Scene, Timeline
 from prefect_kling.media.x264 import parameters
 
-__all__ = ["JoinPlan", "plan_join"]
+__all__ = ["JoinPlan", "plan_join", "usual_of"]
 
 COPIED_CODECS = ("h264", "hevc")
 PIXEL_FORMATS = ("yuv420p", "yuv420p10le")
@@ -53,11 +52,9 @@ def plan_join(timeline: Timeline, cut: Cut, target: Target) -> JoinPlan:
         target: what its picture will be.
     """
     clips = [scene.source for scene in timeline.scenes if isinstance(scene.source, MediaFacts)]
-    counted = Counter(clip.copy_key for clip in clips)
-    key, count = counted.most_common(1)[0]
-    alike = [clip for clip in clips if clip.copy_key == key]
-    # One may be coded like most others and yet not be fit to copy: that is not held against the others.
-    usual = next((clip for clip in alike if not _unsafe_alone(clip.video)), alike[0])
+    usual = usual_of(clips)
+    key = usual.copy_key
+    count = sum(clip.copy_key == key for clip in clips)
     odd = {
         number: said
         for number, scene in enumerate(timeline.scenes)
@@ -73,6 +70,16 @@ def plan_join(timeline: Timeline, cut: Cut, target: Target) -> JoinPlan:
             "normalise", tuple(odd), f"{same} of {len(timeline.scenes)} are copied; encoded like them: {named}."
         )
     return JoinPlan("encode", (), f"The picture has to be encoded anew: {'; '.join(filter(None, (named, why_not)))}.")
+
+
+def usual_of(clips: Sequence[MediaFacts]) -> MediaFacts:
+    """The clip that odd ones are encoded like: one of those that most are coded like."""
+    key = majority(clip.copy_key for clip in clips)
+    alike = [clip for clip in clips if clip.copy_key == key]
+    # One may be coded like most others and yet not be fit to copy, or have lost what x264 left in it: that is not held
+    # against the others.
+    safe = [clip for clip in alike if not _unsafe_alone(clip.video)] or alike
+    return next((clip for clip in safe if parameters(clip.video.encoder) is not None), safe[0])
 
 
 def _objections(

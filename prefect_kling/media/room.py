@@ -5,7 +5,6 @@ it is an odd one among clips that are alike, its picture encoded like theirs.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,7 +18,7 @@ from prefect_kling.media.facts import MediaFacts
 from prefect_kling.media.normalise import normalise
 from prefect_kling.media.pcm import Track, decode_sound
 from prefect_kling.media.picture import Images
-from prefect_kling.media.plan import plan_join
+from prefect_kling.media.plan import plan_join, usual_of
 from prefect_kling.media.probe import probe
 from prefect_kling.media.target import target_of
 from prefect_kling.media.timeline import Scene, lay_out
@@ -157,10 +156,9 @@ class CuttingRoom:
         ]
         if not seen or not self._expected:
             return
-        key, count = Counter(facts.copy_key for _, facts in seen).most_common(1)[0]
-        if 2 * count <= self._expected:
+        usual = usual_of([facts for _, facts in seen])
+        if 2 * sum(facts.copy_key == usual.copy_key for _, facts in seen) <= self._expected:
             return
-        usual = next(facts for _, facts in seen if facts.copy_key == key)
         for clip, facts in seen:
             self._begin_one(clip, facts, usual)
 

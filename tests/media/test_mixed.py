@@ -80,6 +80,19 @@ def pixels(seen: Any, number: int) -> NDArray[np.int16]:
     return np.frombuffer(seen.pixels[number], np.uint8).astype(np.int16)
 
 
+async def test_most_clips_may_have_lost_what_x264_says_of_itself(
+    shots: list[Path], tmp_path: Path, watch: Watch, ffmpeg: Ffmpeg
+) -> None:
+    """One that still has it is enough, though it be an odd one itself."""
+    silent = [tmp_path / f"{shot.stem} silent.mp4" for shot in shots[1:]]
+    for shot, clip in zip(shots[1:], silent, strict=True):
+        ffmpeg("-i", shot, "-c", "copy", "-bsf:v", "filter_units=remove_types=6", clip)
+    trimmed = CutClip(shots[0], "", trim=(Fraction(1, 24), None))
+    film = await join([trimmed, *(CutClip(clip, "") for clip in silent)], tmp_path / "film.mp4")
+    assert film.method == "normalise", film.reason
+    assert watch(film.path).marks == [(1, n) for n in range(1, 12)] + [(shot, n) for shot in (2, 3) for n in range(12)]
+
+
 @pytest.mark.parametrize("decoder", ["h264", "libopenh264"])
 async def test_two_decoders_play_it_without_a_complaint(
     shots: list[Path], odd: list[Path], tmp_path: Path, decoder: str

@@ -12,7 +12,7 @@ import pytest
 from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.facts import AudioFacts, MediaFacts, VideoFacts
 from prefect_kling.media.picture import Images
-from prefect_kling.media.plan import JoinPlan, plan_join
+from prefect_kling.media.plan import JoinPlan, plan_join, usual_of
 from prefect_kling.media.reencode import graph_command, parts_of
 from prefect_kling.media.target import Target, covering, fitted, majority, target_of
 from prefect_kling.media.timeline import film_frames, lay_out
@@ -199,6 +199,12 @@ def test_a_clip_that_cannot_be_copied_is_no_model_for_the_others() -> None:
     plan = planned([clip("a", packets=140), clip("b"), clip("c")])
     assert (plan.method, plan.odd) == ("normalise", (0,))
     assert planned([clip("a", packets=140), clip("b", packets=140)]).method == "encode"
+
+
+def test_nor_is_one_that_does_not_say_how_it_was_encoded() -> None:
+    clips = [clip("a", encoder=None), clip("b"), clip("c", encoder=None), clip("odd", profile="Main")]
+    assert usual_of(clips) == clips[1]
+    assert (planned(clips).method, planned(clips).odd) == ("normalise", (3,))
 
 
 def test_transitions_are_named_by_their_kinds_once() -> None:

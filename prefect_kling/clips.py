@@ -119,14 +119,13 @@ class ClipStorage:
         try:
             async with self.incoming() as folder:
                 (folder / "check").write_bytes(b"prefect-kling")
-                await self.publish(folder / "check", name)
+                await asyncio.to_thread(self._publish, folder / "check", self.location(name))
             await asyncio.to_thread(self._fs.rm_file, self._path(self.location(name)))
         except Exception as error:
             if self._local:
                 raise
             # Drivers have errors of their own, and their texts do not name the storage.
-            said = str(error) or type(error).__name__
-            raise OSError(f"The storage {without_password(self.url)} cannot be written: {said}") from error
+            raise OSError(f"The storage {without_password(self.url)} cannot be written: {_said(error)}") from error
 
     @asynccontextmanager
     async def incoming(self) -> AsyncIterator[Path]:
@@ -166,9 +165,17 @@ class ClipStorage:
 
         Returns:
             Its location.
+
+        Raises:
+            OSError: it cannot be written.
         """
         location = self.location(name)
-        await asyncio.to_thread(self._publish, file, location)
+        try:
+            await asyncio.to_thread(self._publish, file, location)
+        except Exception as error:
+            if self._local:
+                raise
+            raise OSError(f"{without_password(location)} cannot be written: {_said(error)}") from error
         return location
 
     def _publish(self, file: Path, location: str) -> None:
@@ -219,8 +226,7 @@ class ClipStorage:
         except Exception as error:
             if self._local:
                 raise
-            said = str(error) or type(error).__name__
-            raise OSError(f"{without_password(location)} cannot be removed: {said}") from error
+            raise OSError(f"{without_password(location)} cannot be removed: {_said(error)}") from error
 
     def _remove(self, location: str) -> bool:
         try:
@@ -239,6 +245,7 @@ class ClipStorage:
 
         Raises:
             InvalidMedia: it is missing, or is not the file that `sha256` names.
+            OSError: it cannot be read.
         """
         async with self._copied(location) as path:
             if sha256 is not None and await asyncio.to_thread(sha256_of, path) != sha256:
@@ -259,6 +266,8 @@ class ClipStorage:
                 await asyncio.to_thread(self._fs.get_file, self._path(location), str(copy))
             except FileNotFoundError:
                 raise InvalidMedia(f"{without_password(location)} is not there") from None
+            except Exception as error:
+                raise OSError(f"{without_password(location)} cannot be read: {_said(error)}") from error
             yield copy
 
     def _path(self, location: str) -> str:
@@ -276,6 +285,11 @@ def file_name(text: str, *, most: int = 80) -> str:
 def without_password(url: str) -> str:
     """An address for people."""
     return re.sub(r"(://)[^/]*@", r"\1***@", url)
+
+
+def _said(error: Exception) -> str:
+    """What a driver's error says; drivers have errors of their own, some without a text."""
+    return str(error) or type(error).__name__
 
 
 def _sync(folder: Path) -> None:

@@ -17,7 +17,7 @@ from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip
 from prefect_kling.gateway.errors import InvalidMedia, KlingError
 from prefect_kling.media import join as cutting_room
-from prefect_kling.media.around import around
+from prefect_kling.media.around import SOMETIMES, around
 from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.manifest import ShotRecord
 from prefect_kling.storyboard.cutting import ShotCut
@@ -99,6 +99,10 @@ async def join_clips(
             )
             stem = name.removesuffix(".mp4")
             beside = {end: await storage.publish(file, f"{stem}.{end}") for end, file in files.items()}
+            for end in SOMETIMES:
+                if end not in beside:
+                    # Of the film that had this name: players would show its captions with this one.
+                    await storage.remove(storage.location(f"{stem}.{end}"))
         except (KlingError, OSError) as error:
             # The film is what was paid for. A rerun makes the rest, as it finds it missing.
             logger.warning("The film is there, but not what lies beside it: %s", error)

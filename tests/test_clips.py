@@ -70,6 +70,21 @@ async def test_a_drivers_own_error_becomes_one_that_names_the_storage(monkeypatc
         await ClipStorage("memory://clip-tests").check()
 
 
+async def test_likewise_where_a_file_is_stored_or_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError
+
+    storage = ClipStorage("memory://clip-tests")
+    monkeypatch.setattr(fsspec.filesystem("memory"), "put_file", fails)
+    monkeypatch.setattr(fsspec.filesystem("memory"), "get_file", fails)
+    (tmp_path / "clip.mp4").write_bytes(b"clip")
+    with pytest.raises(OSError, match=r"/clip\.mp4 cannot be written: RuntimeError"):
+        await storage.publish(tmp_path / "clip.mp4", "clip.mp4")
+    with pytest.raises(OSError, match=r"/clip\.mp4 cannot be read: RuntimeError"):
+        async with storage.at_hand(storage.location("clip.mp4")):
+            pass
+
+
 async def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path) -> None:
     storage = ClipStorage(str(tmp_path))
     async with storage.incoming() as mine:

@@ -15,7 +15,10 @@ from prefect_kling.media.join import Film
 from prefect_kling.media.manifest import ShotRecord, manifest
 from prefect_kling.media.stills import stills
 
-__all__ = ["around"]
+__all__ = ["SOMETIMES", "around"]
+
+SOMETIMES = ("srt", "vtt", "otio")
+"""What lies beside some films only."""
 
 
 async def around(

@@ -31,6 +31,7 @@ from prefect_kling.ledger.states import Event
 from prefect_kling.media.probe import probe
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
+from prefect_kling.storyboard.cutting import ShotCut
 from prefect_kling.tasks import (
     create_video,
     download_video,
@@ -119,6 +120,15 @@ async def test_clips_are_joined_frame_by_frame(studio: KlingStudio) -> None:
     (facts,) = await probe([Path(film.path)])
     assert film.frames == facts.video.frames == sum(clip.frames for clip in clips)
     assert film.method == "copy"
+
+
+async def test_what_lay_beside_a_film_of_that_name_does_not_outlive_it(studio: KlingStudio) -> None:
+    clip = await make(studio)
+    captioned = await join_clips.fn([clip], studio, shots=[ShotCut("one", caption="Once.")], otio=True)
+    plain = await join_clips.fn([clip], studio)
+    assert set(captioned.beside) - set(plain.beside) == {"srt", "vtt", "otio"}
+    there = {path.name.removeprefix("film.") for path in Path(plain.path).parent.iterdir()}
+    assert there == {"mp4", *plain.beside}
 
 
 async def test_a_clip_that_was_changed_in_storage_is_not_joined(studio: KlingStudio) -> None:

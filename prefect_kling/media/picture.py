@@ -94,7 +94,9 @@ def scene_picture(
     else:
         start = 0
         picture = _still(images.cards[number], number, rate).filter("loop", loop=-1, size=1)
-        picture = picture.filter("setpts", f"N/({rate})/TB").filter("scale", out_range="tv", **_out(colours, target))
+        # Frames are counted, not timed: at 24000/1001 a second ffmpeg's arithmetic falls short and cuts a tick off.
+        picture = picture.filter("settb", f"1/({rate})").filter("setpts", "N")
+        picture = picture.filter("scale", out_range="tv", **_out(colours, target))
     picture = (
         picture.filter("format", pixel_format)
         # An uneven clip gave one frame too many at its new rate: the count is forced, not hoped for.

@@ -334,10 +334,8 @@ async def test_the_film_begins_and_ends_in_black(shots: list[Path]) -> None:
     cut = Cut(fade_in=Fraction(4, 24), fade_out=Fraction(3, 24))
     timeline = lay_out([CutClip(clip.path, "")], [clip], cut, Fraction(24))
     target = target_of([clip], cut)
-    plain, graded = (
-        drawn(done(scene_picture(timeline.scenes[0], 0, 0, 12, target, Images()), timeline), (320, 180))
-        for done in (lambda picture, _: picture, lambda picture, timeline: faded(picture, timeline, 0, 12))
-    )
+    picture = scene_picture(timeline.scenes[0], 0, 0, 12, target, Images())
+    plain, graded = drawn(picture, (320, 180)), drawn(faded(picture, timeline, 0, 12), (320, 180))
     light = [round(share(a, b), 2) for a, b in zip(plain, graded, strict=True)]
     assert light[0] == light[-1] == 0
     assert light[4:9] == [1] * 5

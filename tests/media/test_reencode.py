@@ -48,17 +48,6 @@ async def test_every_frame_outside_of_transitions_is_there_once_in_order(
     assert watch(tmp_path / "film.mp4").times == [Fraction(n, 24) for n in range(40)]
 
 
-@pytest.mark.parametrize("kind", ["crossfade", "dissolve", "circleopen", "hblur", "revealdown"])
-async def test_a_transition_takes_exactly_its_frames_and_shows_both(
-    make_clip: MakeClip, tmp_path: Path, kind: str
-) -> None:
-    dark = make_clip("dark.mp4", shot=0, frames=8)
-    light = make_clip("light.mp4", shot=255, frames=8)
-    film = await join([CutClip(dark, "a"), crossed(light, kind)], tmp_path / "film.mp4")
-    assert film.frames == 12
-    assert len(_means(film.path)) == 12
-
-
 async def test_through_black_and_white_the_middle_is_neither_shot(make_clip: MakeClip, tmp_path: Path) -> None:
     clips = [make_clip(f"{n}.mp4", shot=n, frames=12) for n in (1, 2)]
     seconds = Fraction(8, 24)

@@ -21,6 +21,8 @@ MOST_PIXELS = 9_000_000
 UNSPECIFIED = 2  # ITU-T H.273, for primaries, transfer and matrix
 # ffmpeg's names for the matrices of ITU-T H.273 that its scaler knows.
 MATRICES = {1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020"}
+# It reads these too: RGB's own, FCC's and SMPTE 240M's. At any other it ends, and no camera or generator uses them.
+READ = {0, 4, 7, *MATRICES}
 FULL_RANGE = 2
 HD_LINES = 720
 
@@ -156,12 +158,17 @@ def _clip(clip: MediaFacts, number: int, target: Target, fit: Fit, colours: Colo
         .filter("setpts", "PTS-STARTPTS")
         .filter("fps", fps=str(target.frame_rate), start_time=0)
     )
+    if video.colour[-1] not in READ:
+        picture = picture.filter("setparams", colorspace="unknown")
     options = {"flags": "lanczos", "out_range": "tv", **_out(colours, target), **_in(video)}
     if fit == "stretch":
         return picture.filter("scale", target.width, target.height, **options)
     if fit == "crop":
-        width, height, left, top = covering(video.shown_size, target)
-        return picture.filter("scale", width, height, **options).filter("crop", target.width, target.height, left, top)
+        size = (video.height, video.width) if video.rotation in (90, 270) else (video.width, video.height)
+        middle, scaled = covering(size, video.shown_size, target)
+        # Without a place it is the middle that is cut out.
+        picture = picture.filter("crop", *middle).filter("scale", *scaled, **options)
+        return picture.filter("crop", target.width, target.height)
     width, height, left, top = fitted(video.shown_size, target)
     return picture.filter("scale", width, height, **options).filter("pad", target.width, target.height, left, top)
 
@@ -178,6 +185,6 @@ def _out(colours: Colours, target: Target) -> dict[str, str]:
 
 
 def _in(video: VideoFacts) -> dict[str, str]:
-    if video.colour[-1] != UNSPECIFIED:
+    if video.colour[-1] in READ:
         return {}
     return {"in_color_matrix": "bt709" if video.height >= HD_LINES else "bt601"}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from typing import TypeVar
 
 from prefect_kling.media.cut import Cut
@@ -57,14 +58,24 @@ def fitted(size: tuple[int, int], target: Target) -> tuple[int, int, int, int]:
     return inner[0], inner[1], (target.width - inner[0]) // 4 * 2, (target.height - inner[1]) // 4 * 2
 
 
-def covering(size: tuple[int, int], target: Target) -> tuple[int, int, int, int]:
-    """Width and height of a picture scaled to cover the film's, left and top of the middle that is seen; all even."""
-    width, height = size
-    scale = max(Fraction(target.width, width), Fraction(target.height, height))
-    outer = [
-        max(round(side * scale / 2) * 2, least) for side, least in ((width, target.width), (height, target.height))
-    ]
-    return outer[0], outer[1], (outer[0] - target.width) // 4 * 2, (outer[1] - target.height) // 4 * 2
+def covering(size: tuple[int, int], shown: tuple[int, int], target: Target) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How a picture covers the film's: of what size its middle is cut out, and what that is then scaled to.
+
+    What is cut out has a few pixels more than are seen, so that it is never scaled to much more than the film: whole, a
+    clip of 4000x2 pixels would be more than a million wide.
+
+    Args:
+        size: of the picture in its own pixels, turned as it is shown.
+        shown: the same in square pixels.
+        target: the film's.
+    """
+    scale = max(Fraction(target.width, shown[0]), Fraction(target.height, shown[1]))
+    middle, scaled = [], []
+    for own, square, wanted in zip(size, shown, (target.width, target.height), strict=True):
+        stretched = square * scale / own
+        middle.append(min(own, ceil(wanted / stretched / 2) * 2 + 4))
+        scaled.append(max(round(middle[-1] * stretched / 2) * 2, wanted))
+    return (middle[0], middle[1]), (scaled[0], scaled[1])
 
 
 def majority(values: Iterable[T]) -> T:

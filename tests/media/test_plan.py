@@ -269,19 +269,22 @@ def test_a_picture_fits_whole_into_the_films_with_even_bars(
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"),
+    ("size", "shown", "middle", "scaled"),
     [
-        ((1280, 720), (1280, 720, 0, 0)),
-        ((640, 360), (1280, 720, 0, 0)),
-        ((720, 1280), (1280, 2276, 0, 778)),
-        ((1000, 1000), (1280, 1280, 0, 280)),
-        ((1920, 800), (1728, 720, 224, 0)),
+        ((1280, 720), (1280, 720), (1280, 720), (1280, 720)),
+        ((640, 360), (640, 360), (640, 360), (1280, 720)),
+        ((720, 1280), (720, 1280), (720, 410), (1280, 728)),
+        ((1000, 1000), (1000, 1000), (1000, 568), (1280, 728)),
+        ((1920, 800), (1920, 800), (1428, 800), (1286, 720)),
+        ((960, 720), (1280, 720), (960, 720), (1280, 720)),
+        # Scaled whole it would be 1,440,000 wide.
+        ((4000, 2), (4000, 2), (8, 2), (2880, 720)),
     ],
 )
 def test_a_picture_covers_the_films_and_its_middle_is_seen(
-    size: tuple[int, int], expected: tuple[int, int, int, int]
+    size: tuple[int, int], shown: tuple[int, int], middle: tuple[int, int], scaled: tuple[int, int]
 ) -> None:
-    assert covering(size, Target(1280, 720, Fraction(24))) == expected
+    assert covering(size, shown, Target(1280, 720, Fraction(24))) == (middle, scaled)
 
 
 def test_untrusted_inputs_reach_ffmpeg_only_as_mov_from_this_disk() -> None:

@@ -121,6 +121,10 @@ STORED: dict[str, tuple[str, tuple[str, ...]]] = {
     "BT.601": ("out_color_matrix=bt601,format=yuv420p", TAGS_601),
     "BT.2020": ("out_color_matrix=bt2020,format=yuv420p10le", TAGS_2020),
     "untagged and small": ("out_color_matrix=bt601,format=yuv420p", ()),
+    "a matrix that nobody has": (
+        "out_color_matrix=bt601,format=yuv420p",
+        ("-bsf:v", "h264_metadata=matrix_coefficients=8"),
+    ),
     "full range": ("out_color_matrix=bt709:out_range=pc,format=yuvj420p", (*TAGS_709, "-color_range", "pc")),
     "4:4:4": ("out_color_matrix=bt709,format=yuv444p", TAGS_709),
     "4:2:2": ("out_color_matrix=bt709,format=yuv422p", TAGS_709),

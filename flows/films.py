@@ -55,8 +55,10 @@ async def there_already(prepared: Prepared, made_of: str) -> Film | None:
     if record is None or record.recipe != made_of:
         return None
     film, storage = Film.model_validate(record.film), desk.storage()
-    # What lies beside it is made with it.
-    if not film.beside or await storage.size(film.path) != film.bytes:
+    if await storage.size(film.path) != film.bytes:
+        return None
+    # What lies beside it is made with it, and anew with it where something of it is gone.
+    if not film.beside or None in [await storage.size(location) for location in film.beside.values()]:
         return None
     try:
         async with storage.at_hand(film.path, sha256=film.sha256):

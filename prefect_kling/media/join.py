@@ -182,10 +182,14 @@ async def _pictures(
         return [scene.source for scene in timeline.scenes if isinstance(scene.source, MediaFacts)], plan
     images = await images_of(timeline, cut, target, room.new_folder())
     if plan.method == "normalise":
-        pictures = await _normalised(timeline, plan, cut, target, images, room, progress)
-        different = unlike(pictures)
-        if not different:
-            return pictures, plan
+        try:
+            pictures = await _normalised(timeline, plan, cut, target, images, room, progress)
+            different = unlike(pictures)
+            if not different:
+                return pictures, plan
+        except InvalidMedia as error:
+            # What is broken is told by the full encode as well; what only these settings do not suit is not broken.
+            different = str(error).rstrip(".")
         reason = f"The picture has to be encoded anew, as odd clips did not come out like the others: {different}."
         plan = JoinPlan("encode", (), f"{reason} At first it was: {plan.reason}")
     progress.encodes(timeline.frames)

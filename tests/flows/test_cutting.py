@@ -93,12 +93,15 @@ async def test_another_cut_of_the_same_clips_is_another_film_and_buys_nothing(
     first = (await rendered(board, studio)).film
     again = (await rendered(board, studio)).film
     assert again == first
+    assert first is not None
+    Path(first.beside["poster.jpg"]).unlink()
+    assert (await rendered(board, studio)).film == first
+    assert Path(first.beside["poster.jpg"]).is_file()
     more = "  transition: crossfade\n  drop_repeat: true\n  end_card: The end\n  captions: burn\n  music: voice.wav\n"
     board.write_text(BOARD + more)
     found = await rendered(board, studio)
     film = found.film
     assert film is not None
-    assert first is not None
     assert film.method == "encode"
     assert not found.usd
     # Three crossfades of half a second, into the card as well; wave's first frame repeats boat's last.

@@ -428,6 +428,20 @@ async def test_what_was_done_to_a_clip_when_it_arrived_is_not_done_again(
     assert seen.marks == [(shot, n) for shot in (1, 2, 3, 4) for n in range(12)]
 
 
+async def test_an_odd_clip_that_cannot_be_encoded_like_the_others_is_encoded_with_them(
+    shots: list[Path], make_clip: MakeClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Watch
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise InvalidMedia("ffmpeg does not take these settings.")
+
+    monkeypatch.setattr(joining, "normalise", refuse)
+    odd = make_clip("odd.mp4", shot=4, size=(640, 360))
+    film = await film_of([*shots, odd], tmp_path / "film.mp4")
+    assert film.method == "encode"
+    assert "did not come out like the others: ffmpeg does not take these settings." in film.reason
+    assert watch(film.path).marks == [(shot, n) for shot in (1, 2, 3, 4) for n in range(12)]
+
+
 async def test_a_clip_that_was_replaced_after_it_arrived_is_looked_at_again(
     shots: list[Path], tmp_path: Path, watch: Watch
 ) -> None:

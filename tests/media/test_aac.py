@@ -139,7 +139,7 @@ def test_work_that_is_not_wanted_ends_with_its_threads(
     part = aac._part
 
     def counted(*arguments: Any) -> list[Packet[Any]]:
-        made.append(arguments[2])
+        made.append(arguments[3])
         return part(*arguments)
 
     monkeypatch.setattr(aac, "_part", counted)

@@ -150,9 +150,12 @@ def _clip(clip: MediaFacts, number: int, target: Target, fit: Fit, colours: Colo
         max_pixels=MOST_PIXELS,
         err_detect="explode",
         threads=1,
+        # A clip that changes its size or colours on its way would have the whole graph begin anew, counts and all.
+        reinit_filter=0,
         # Without effect on files, but different for each: ffmpeg-python merges equal inputs, and a clip may come twice.
         thread_queue_size=8 + number,
     )
+    size = (video.height, video.width) if video.rotation in (90, 270) else (video.width, video.height)
     picture = (
         source[str(video.index)]
         .filter("setpts", "PTS-STARTPTS")
@@ -160,11 +163,13 @@ def _clip(clip: MediaFacts, number: int, target: Target, fit: Fit, colours: Colo
     )
     if video.colour[-1] not in READ:
         picture = picture.filter("setparams", colorspace="unknown")
+    if video.parameters_inside:
+        # It may change its size, which the filters behind count upon.
+        picture = picture.filter("scale", *size)
     options = {"flags": "lanczos", "out_range": "tv", **_out(colours, target), **_in(video)}
     if fit == "stretch":
         return picture.filter("scale", target.width, target.height, **options)
     if fit == "crop":
-        size = (video.height, video.width) if video.rotation in (90, 270) else (video.width, video.height)
         middle, scaled = covering(size, video.shown_size, target)
         # Without a place it is the middle that is cut out.
         picture = picture.filter("crop", *middle).filter("scale", *scaled, **options)

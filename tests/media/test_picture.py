@@ -162,6 +162,46 @@ async def test_a_film_of_10_bits_is_of_the_same_colours(filmed: Callable[..., Pa
     assert corners_of(shown(clip, pixel_format="yuv420p10le")[0]) == list(CORNERS)
 
 
+# --- Changes on the way ---------------------------------------------------------------------------------------------
+
+CHANGED: dict[str, dict[str, Any]] = {
+    "size": {"size": "320:180"},
+    "range": {"filters": "out_color_matrix=bt709:out_range=pc,format=yuvj420p"},
+    "pixel format": {"filters": "out_color_matrix=bt709,format=yuv444p"},
+    "depth": {"filters": "out_color_matrix=bt709,format=yuv420p10le"},
+}
+
+
+@pytest.fixture
+def changing(filmed: Callable[..., Path], ffmpeg: Ffmpeg, tmp_path: Path) -> Callable[[str], Path]:
+    """`changing(what)`: four frames, of which the last two are coded otherwise, as unlike clips in one copied file."""
+
+    def make(what: str) -> Path:
+        plain = "out_color_matrix=bt709,format=yuv420p"
+        for name, said in (("one", {}), ("two", CHANGED[what])):
+            filters, size = said.get("filters", plain), said.get("size", "160:90")
+            clip = filmed(filters, *TAGS_709, name=f"{name}.mp4", size=size)
+            ffmpeg("-i", clip, "-c", "copy", "-bsf:v", "h264_mp4toannexb", tmp_path / f"{name}.h264")
+        (tmp_path / "both.txt").write_text("ffconcat version 1.0\nfile one.h264\nfile two.h264\n", "utf-8")
+        even = "setts=pts=N/(24*TB):dts=N/(24*TB):duration=1/(24*TB)"
+        ffmpeg("-f", "concat", "-i", tmp_path / "both.txt", "-c", "copy", "-bsf:v", even, tmp_path / "changes.mp4")
+        return tmp_path / "changes.mp4"
+
+    return make
+
+
+@pytest.mark.parametrize("what", CHANGED)
+async def test_a_clip_that_changes_on_its_way_is_seen_whole_to_its_end(
+    changing: Callable[[str], Path], what: str
+) -> None:
+    (clip,) = await probe([changing(what)])
+    assert (clip.video.parameters_inside, clip.video.frames) == (True, 4)
+    for fit, box in (("pad", (0, 14, 160, 104)), ("crop", (0, 0, 160, 120))):
+        frames = shown(clip, (160, 120), fit=fit)
+        assert [corners_of(frame, box) for frame in frames] == [list(CORNERS)] * 4
+        assert [bars_of(frame) for frame in frames] == [box] * 4
+
+
 # --- Shape ---------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.clips import Clip
+from prefect_kling.clips import Clip, without_password
 from prefect_kling.gateway.errors import InvalidMedia, KlingError
 from prefect_kling.media import join as cutting_room
 from prefect_kling.media.around import SOMETIMES, around
@@ -82,7 +82,7 @@ async def join_clips(
         if film.sound is not None and film.sound.gain.remark:
             logger.info("Its sound: %s", film.sound.gain.remark)
         records = [
-            ShotRecord(shot.title, clip.path, clip.sha256, source)
+            ShotRecord(shot.title, without_password(clip.path), clip.sha256, source)
             for shot, clip, source in zip(wanted, clips, sources or [{}] * len(clips), strict=True)
         ]
         try:
@@ -93,7 +93,7 @@ async def join_clips(
                 folder,
                 title=title or Path(name).stem,
                 home=Path(location).parent if storage.is_local else None,
-                locations={part.path: clip.path for part, clip in zip(parts, clips, strict=True)},
+                locations={part.path: without_password(clip.path) for part, clip in zip(parts, clips, strict=True)},
                 poster_at=poster_at,
                 otio=otio,
             )

@@ -127,14 +127,16 @@ async def _joined(
     facts = await room.facts(clips)
     target = target_of(facts, cut)
     timeline = lay_out(clips, facts, cut, target.frame_rate)
+    progress = _Progress(timeline.frames, on_progress)
     hearing = asyncio.ensure_future(soundtrack(timeline, cut, room))
+    seeing = asyncio.ensure_future(_pictures(timeline, cut, target, room, progress))
     try:
-        progress = _Progress(timeline.frames, on_progress)
-        pictures, plan = await _pictures(timeline, cut, target, room, progress)
-        sound = await hearing
+        # Whichever fails first is told at once.
+        sound, (pictures, plan) = await asyncio.gather(hearing, seeing)
     finally:
-        hearing.cancel()
-        await until_ended(hearing)
+        for left in (hearing, seeing):
+            left.cancel()
+        await until_ended(asyncio.gather(hearing, seeing, return_exceptions=True))
     video = pictures[0].video
     cues = cues_of(timeline) if cut.captions == "soft" else ()
     text = await write_text_track(cues, room.new_folder()) if cues else None

@@ -32,7 +32,7 @@ class ShotRecord:
         clip: where its clip is kept, a path or a URL.
         sha256: of the clip.
         source: where the clip comes from, JSON-native, whatever its maker knows of it. The flows say `prompt`, `model`,
-            `mode`, `seconds`, `usd`, `take`, `task_id` and `purchase` (the first 8 characters of its token).
+            `mode`, `seconds`, `usd`, `take` and `task_id`.
     """
 
     id: str

@@ -192,7 +192,9 @@ def _scene(clip: CutClip, facts: MediaFacts, rate: Fraction) -> Scene:
     if clip.repeats:
         first = max(first, 1)
     if first >= last:
-        raise InvalidMedia(f"Nothing is left of {clip.path}: it has {has} frames, of which {first} are cut off")
+        raise InvalidMedia(
+            f"Nothing is left of {clip.path}: from its frame {first} up to {last} of {has} there is none"
+        )
     return Scene(
         source=facts,
         title=clip.title,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +22,9 @@ __all__ = ["encode_command", "encoded"]
 
 # Seconds until ffmpeg is given up: at the start, and for each second of film (measured: 0.7 at 1080p on two cores).
 STARTING, SLOWEST = 120.0, 60.0
+INPUT = re.compile(r"\[(?:in|vist)#(?P<number>[0-9]{1,6})\b")
+"""How ffmpeg begins what it says of a file or of a stream in it."""
+ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 EVERYWHERE = (
     "-nostdin",
     "-hide_banner",
@@ -98,7 +103,17 @@ async def encoded(command: Sequence[str], seconds: Fraction, on_frames: Callable
     ended = await run(command, timeout=STARTING + SLOWEST * float(seconds), on_line=progress)
     if ended.status == 0:
         return
-    said = ended.stderr.strip().splitlines()[-8:]
     if ended.full:
         raise OSError(ended.full, f"The film cannot be written: {os.strerror(ended.full)}")
-    raise InvalidMedia(f"The clips cannot be encoded: ffmpeg {ended.why}. It said: {' / '.join(said) or 'nothing'}.")
+    said = [ADDRESS.sub("", line) for line in ended.stderr.strip().splitlines()]
+    raise InvalidMedia(
+        f"{_complained_of(command, said)} cannot be encoded: ffmpeg {ended.why}. "
+        f"It said: {' / '.join(said[:2] + said[2:][-6:]) or 'nothing'}."
+    )
+
+
+def _complained_of(command: Sequence[str], said: Sequence[str]) -> str:
+    """The clip that could not be read, by the first of ffmpeg's lines that tells which input it is about."""
+    inputs = [name.removeprefix("file:") for word, name in itertools.pairwise(command) if word == "-i"]
+    numbers = (int(found["number"]) for line in said if (found := INPUT.match(line)))
+    return next((inputs[number] for number in numbers if number < len(inputs)), "The clips")

@@ -22,7 +22,6 @@ from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.join import Film, join
 from prefect_kling.media.transitions import Transition
 
-MakeClip = Callable[..., Path]
 FrameSums = Callable[[Path], list[str]]
 CROSSFADE = Transition("crossfade", Fraction(1, 6))
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -36,17 +35,22 @@ video.play().catch(error => tell("refused " + error))
 </script>"""
 
 
-@pytest.fixture
-async def films(shots: list[Path], make_clip: MakeClip, tmp_path: Path) -> dict[str, Film]:
+@pytest.fixture(scope="module")
+def films(shots: list[Path], ffmpeg: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Film]:
     """A film by each method, all with sound; each 36 frames or a little more."""
-    odd = make_clip("odd.mp4", shot=5, size=(640, 360), sound=0.5)
+    folder = tmp_path_factory.mktemp("films")
+    ffmpeg("-i", shots[0], "-vf", "scale=640:360", folder / "odd.mp4")
     captioned = [CutClip(path, path.stem, caption=f"This is {path.stem}") for path in shots]
     crossed = [CutClip(path, path.stem, transition=CROSSFADE) for path in shots]
-    return {
-        "copy": await join(captioned, tmp_path / "copy.mp4"),
-        "normalise": await join([*captioned, CutClip(odd, "odd")], tmp_path / "normalise.mp4"),
-        "encode": await join(crossed, tmp_path / "encode.mp4", Cut(fade_out=Fraction(1, 4))),
-    }
+
+    async def joined() -> dict[str, Film]:
+        return {
+            "copy": await join(captioned, folder / "copy.mp4"),
+            "normalise": await join([*captioned, CutClip(folder / "odd.mp4", "odd")], folder / "normalise.mp4"),
+            "encode": await join(crossed, folder / "encode.mp4", Cut(fade_out=Fraction(1, 4))),
+        }
+
+    return asyncio.run(joined())
 
 
 async def test_each_way_of_joining_decodes_without_a_word_in_two_decoders(films: dict[str, Film]) -> None:

@@ -108,13 +108,15 @@ def measure(film: Path, checkpoint: Checkpoint) -> Measured:
             )
             for chapter in container.chapters()
         )
+        # While the file is open: a stream of a closed one says anything.
+        sound_end = None if sound_ticks is None else sound_ticks * (sounds[0].time_base or Fraction(0))
         size = (videos[0].codec_context.width, videos[0].codec_context.height) if videos else (0, 0)
     return Measured(
         pictures=len(videos),
         size=size,
         presentation=tuple(presentation),
         decoding=tuple(decoding),
-        sound=None if sound_ticks is None else sound_ticks * (sounds[0].time_base or Fraction(0)),
+        sound=sound_end,
         gaps=gaps,
         chapters=chapters,
         faststart=_index_first(film),

@@ -118,7 +118,11 @@ async def test_a_film_for_each_row_and_nothing_more_the_second_time(
     assert (state.name, statuses(series), series.usd) == ("Rendered", ["rendered"] * 3, 3 * PRICE)
     assert [row.title for row in series.rows] == ["Mug teaser", "Lamp teaser", "Kettle teaser"]
     films = tmp_path / "storage" / "films" / "main"
-    assert sorted(film.name for film in films.iterdir()) == ["kettle-teaser.mp4", "lamp-teaser.mp4", "mug-teaser.mp4"]
+    assert sorted(film.name for film in films.glob("*.mp4")) == [
+        "kettle-teaser.mp4",
+        "lamp-teaser.mp4",
+        "mug-teaser.mp4",
+    ]
     runs = await children(state)
     assert sorted((run.name, run.state_name) for run in runs) == [
         ("Kettle teaser", "Rendered"), ("Lamp teaser", "Rendered"), ("Mug teaser", "Rendered")
@@ -265,7 +269,7 @@ async def test_a_cancelled_series_keeps_its_films_and_ends_its_runs(board: str, 
         run.cancel()
         await asyncio.wait([run])
         films = Path(studio.storage_url) / "films" / "tuesday"
-        assert [film.name for film in films.iterdir()] == ["bowl-teaser.mp4"]
+        assert [film.name for film in films.glob("*.mp4")] == ["bowl-teaser.mp4"]
         _, series = await begun(board, rows, at(studio, server), edition="tuesday")
         assert (statuses(series), server.service.stats()["creates"]) == (["kept", "rendered", "rendered"], 3)
     async with get_client() as client:

@@ -160,7 +160,8 @@ async def test_cancelling_ends_it(
     script.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(script))
     task = asyncio.create_task(faults_of(clip, ALL))
-    while not began.exists():  # noqa: ASYNC110 - another process is waited for
+    while not began.exists():
+        assert not task.done(), task
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -70,6 +74,19 @@ async def test_a_real_film_is_measured_as_it_is(shots: list[Path], tmp_path: Pat
     expected = Expected(35, Fraction(24), 320, 180, True, film.timeline.chapters)
     with pytest.raises(InvalidMedia, match="thrown away: it shows 36 frames instead of 35"):
         verify(film.path, expected, lambda: None)
+
+
+def test_nothing_is_read_of_a_film_that_is_closed(shots: list[Path], tmp_path: Path) -> None:
+    film = asyncio.run(join([CutClip(shots[0], "a")], tmp_path / "film.mp4"))
+    measured = (
+        "import sys; from pathlib import Path; from prefect_kling.media.verify import measure; "
+        "print(float(measure(Path(sys.argv[1]), lambda: None).sound))"
+    )
+    # glibc fills what is freed, so that what was read too late is seen to be wrong.
+    perturbed = {**os.environ, "MALLOC_PERTURB_": "165"}
+    command = [sys.executable, "-c", measured, str(film.path)]
+    said = subprocess.run(command, env=perturbed, capture_output=True, text=True, check=True).stdout
+    assert float(said) == pytest.approx(0.5, abs=0.001)
 
 
 async def test_an_unreadable_film_is_not_right(tmp_path: Path) -> None:

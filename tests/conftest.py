@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from prefect_kling.simulator.server import Running
 
 # Imports are inside the fixtures: most rooms' tests need neither Prefect nor the simulator.
+
+# No test asserts a time: an example that takes long on a busy machine is not wrong.
+hypothesis.settings.register_profile("kling", deadline=None)
+hypothesis.settings.load_profile("kling")
 
 # A shell's background job has interrupts ignored, and hands that on to every process that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_kling.gateway.addresses import is_loopback_url, refusal
@@ -171,7 +171,6 @@ def test_a_callback_has_to_be_https() -> None:
     assert "https" in (refusal("http://example.com/kling", https_only=True, loopback=True) or "")
 
 
-@settings(deadline=None)
 @given(st.text("http:/[]%.@1a0x\\ é。\uff11", max_size=30))
 def test_no_text_breaks_the_judgement(text: str) -> None:
     for url in (text, f"http://{text}", f"https://[{text}]/"):

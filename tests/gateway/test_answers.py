@@ -211,7 +211,6 @@ def test_a_rate_limit_carries_what_was_asked(status: int) -> None:
     assert found.retry_after == 9.0
 
 
-@settings(deadline=None)
 @given(st.text("0123456789 -+:,.GMTSunNov", max_size=40))
 def test_no_header_breaks_retry_after(value: str) -> None:
     seconds = retry_after({"retry-after": value}, now=NOW)
@@ -377,14 +376,14 @@ envelopes = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(envelopes | values, st.integers(100, 599))
 def test_any_json_is_data_or_a_kling_error(envelope: object, status: int) -> None:
     with contextlib.suppress(KlingError):
         read_task(read_data(status, {}, json.dumps(envelope), now=NOW))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(task_fields)
 def test_any_fields_are_a_task_or_of_no_use(fields: dict[str, Any]) -> None:
     task = read_task({**fields, "taskId": "t1"})
@@ -392,7 +391,6 @@ def test_any_fields_are_a_task_or_of_no_use(fields: dict[str, Any]) -> None:
     assert all(isinstance(url, str) for url in task.result_urls)
 
 
-@settings(deadline=None)
 @given(st.text('{}[]":,\\u0 \n1e9NaN-é', max_size=40) | st.sampled_from(["[" * 100_000, "9" * 5000, '{"a":' * 5000]))
 def test_any_text_is_an_error_or_data(text: str) -> None:
     with contextlib.suppress(KlingError):

@@ -156,7 +156,7 @@ def test_a_data_uri_says_what_to_send_instead() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")  # what Pillow thinks of broken files
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     kind=st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]),
     cut=st.integers(0, 400),

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -275,7 +275,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from([*OmniVideoRequest.model_fields, "x"]), json_values))
 def test_any_json_is_either_accepted_or_refused_with_a_validation_error(fields: dict[str, Any]) -> None:
     refusals(fields)

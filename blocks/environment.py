@@ -39,6 +39,8 @@ class KlingEnvironment(PrefectBaseSettings):
     on_uncertain: Literal["stop", "buy-again"] = Field(
         default="stop", description="What to do about a purchase whose answer was lost."
     )
+    callback_base_url: str = Field(default="", description="The public address of the callback receiver's /kling path.")
+    receive_on: str = Field(default="", description="HOST:PORT where a run receives callbacks itself.")
     poll_interval: float = Field(default=5.0, gt=0, description="Seconds between looks at a running generation.")
     max_wait: float = Field(default=3600.0, gt=0, description="Seconds to wait for one shot.")
     prices: Path | None = Field(default=None, description="A JSON price list in place of the built-in one.")

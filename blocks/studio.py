@@ -88,6 +88,17 @@ class KlingStudio(Block):
         description="Its answer was lost, so it may have been bought. stop waits for a decision; buy-again risks "
         "paying twice. Empty means stop.",
     )
+    callback_base_url: str = Field(
+        default="",
+        title="Callback base URL",
+        description="The public https address of the receiver's /kling path, as the gateway reaches it; see "
+        "docs/callbacks.md. Empty: shots are polled.",
+    )
+    receive_on: str = Field(
+        default="",
+        title="Receive on",
+        description="HOST:PORT where a run receives callbacks itself. Empty: `prefect-kling receive` runs elsewhere.",
+    )
     poll_interval: float = Field(
         default=0,
         ge=0,
@@ -125,6 +136,8 @@ class KlingStudio(Block):
             budget_per_day=_limit(self.budget_per_day, found.budget_per_day),
             budget_per_month=_limit(self.budget_per_month, found.budget_per_month),
             on_uncertain=self.on_uncertain or found.on_uncertain,
+            callback_base_url=self.callback_base_url or found.callback_base_url,
+            receive_on=self.receive_on or found.receive_on,
             poll_interval=self.poll_interval or found.poll_interval,
             max_wait=self.max_wait or found.max_wait,
             prices=found.prices,

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
+import httpx
+
 from prefect_kling.clips import ClipStorage, without_password
 from prefect_kling.gateway.client import KlingClient
 from prefect_kling.gateway.errors import AuthenticationFailed, KlingError, TaskNotFound
@@ -76,13 +78,13 @@ async def examine(settings: StudioSettings | None, *, seconds: float = SECONDS) 
             (("key", "balance"), "see whether this machine reaches the gateway", lambda: _account(at_hand)),
             (("ledger",), "see whether the database is well and can be reached", lambda: _ledger(at_hand)),
             (("storage",), "see whether the storage is well and can be reached", lambda: _storage(at_hand)),
+            (("receiver",), "see whether the callback address is right", lambda: _receiver(at_hand)),
             (("journal",), "see whether the disk of PREFECT_HOME is well", lambda: _journal(at_hand.home)),
             *looks,
         ]
     found = await asyncio.gather(*(_looked(*look, seconds) for look in looks))
     secrets = () if settings is None else _secrets(settings)
-    receiver = Finding("receiver", "ok", "no callback address is set: shots are polled")
-    return [*(kept_apart(finding, secrets) for findings in found for finding in findings), receiver]
+    return [kept_apart(finding, secrets) for findings in found for finding in findings]
 
 
 async def _looked(
@@ -217,6 +219,50 @@ async def _journal(home: Path) -> list[Finding]:
         )
         return [Finding("journal", "failed", f"{home} cannot be written: {error}", do)]
     return [Finding("journal", "ok", f"{home} can be written")]
+
+
+async def _receiver(settings: StudioSettings) -> list[Finding]:
+    from prefect_kling.callbacks.addresses import binding_of, callback_base
+
+    try:
+        base, binding = callback_base(settings), binding_of(settings)
+    except KlingError as error:
+        do = f"set {_SETTING}CALLBACK_BASE_URL and {_SETTING}RECEIVE_ON, or the studio's fields, right"
+        return [Finding("receiver", "failed", str(error), do)]
+    if not base:
+        said = "no callback address is set: shots are polled" if binding is None else "a run receives its calls itself"
+        return [Finding("receiver", "ok", said)]
+    if binding is not None:
+        said = f"a run receives its calls itself, on {settings.receive_on}, as a proxy passes them on from {base}"
+        return [Finding("receiver", "ok", said)]
+    do = "start it (prefect-kling receive), see docs/callbacks.md; until then shots are polled, once a minute"
+    try:
+        async with httpx.AsyncClient(timeout=_PATIENCE) as client:
+            answer = await client.get(f"{base}/health")
+        health = answer.json() if answer.status_code == httpx.codes.OK else {}
+        mark = health.get("ledger") if isinstance(health, dict) else None
+    except (httpx.HTTPError, ValueError) as error:
+        return [
+            Finding("receiver", "warning", f"{base} does not answer from here: {error or type(error).__name__}", do)
+        ]
+    if mark is None:
+        return [Finding("receiver", "warning", f"{base}/health answers {answer.status_code}, and not as it should", do)]
+    if mark != await _mark_of_ledger(settings):
+        do = "give the receiver the ledger URL that runs have"
+        return [Finding("receiver", "warning", f"{base} answers, and writes to another ledger than runs do", do)]
+    return [Finding("receiver", "ok", f"{base} answers, and writes to the same ledger")]
+
+
+async def _mark_of_ledger(settings: StudioSettings) -> str:
+    from prefect_kling.callbacks.marks import ledger_mark
+    from prefect_kling.ledger.database import Database
+    from prefect_kling.ledger.upgrade import up_to_date
+
+    db = Database(settings.ledger_url.get_secret_value())
+    try:
+        return ledger_mark(await up_to_date(db))
+    finally:
+        await db.close()
 
 
 # What this machine has.

@@ -26,6 +26,7 @@ from prefect_kling.cli_codes import INTERRUPTED, USAGE, exit_code
 from prefect_kling.cli_doctor import doctor
 from prefect_kling.cli_join import join
 from prefect_kling.cli_ledger import ledger, sweep
+from prefect_kling.cli_receive import receive
 from prefect_kling.cli_series import series
 from prefect_kling.cli_studio import (
     StudioName,
@@ -66,6 +67,7 @@ app.command(sweep)
 app.command(doctor)
 app.command(series)
 app.command(join)
+app.command(receive)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -120,6 +120,7 @@ async def studio_at_work(name: str | None, *, simulate: bool) -> AsyncIterator[t
             credentials=KlingCredentials(api_key=SecretStr("simulator"), base_url=base_url, account="simulated"),
             storage_url=str(get_current_settings().home / "kling" / "simulated"),
             ledger_url=SecretStr(f"sqlite:///{get_current_settings().home / 'kling' / 'simulated.db'}"),
+            receive_on="127.0.0.1:0",
             poll_interval=0.1,
         )
         yield simulated, simulated

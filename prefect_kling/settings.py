@@ -32,6 +32,9 @@ class StudioSettings:
         budget_per_day: micro-dollars that the account may spend in a UTC day.
         budget_per_month: micro-dollars that the account may spend in a UTC month.
         on_uncertain: `stop`, or `buy-again` what may have been bought already.
+        callback_base_url: the public address of the receiver's `/kling` path, or empty: without callbacks, shots are
+            polled.
+        receive_on: `HOST:PORT` where a run receives callbacks itself, or empty where the receiver is elsewhere.
         poll_interval: seconds, see `gateway.waiting`.
         max_wait: seconds a shot is waited for, and a 429 is put up with.
         prices: a price list in place of the built-in one.
@@ -50,6 +53,8 @@ class StudioSettings:
     budget_per_day: int | None = None
     budget_per_month: int | None = None
     on_uncertain: Literal["stop", "buy-again"] = "stop"
+    callback_base_url: str = ""
+    receive_on: str = ""
     poll_interval: float = 5.0
     max_wait: float = 3600.0
     prices: Path | None = None

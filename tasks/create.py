@@ -11,12 +11,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
+from prefect_kling.callbacks.listening import listener_of
 from prefect_kling.clips import file_name
 from prefect_kling.gateway.prices import PriceTable, billed_seconds, micro_usd, upper_cost
 from prefect_kling.gateway.requests import OmniVideoRequest
-from prefect_kling.ledger.desk import Desk, desk
+from prefect_kling.ledger.buying import Buyer
+from prefect_kling.ledger.desk import Desk, Logger, desk
+from prefect_kling.ledger.homecoming import come_home
 from prefect_kling.ledger.keys import base_key, canonical, key_of
-from prefect_kling.ledger.purchases import Order
+from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.tasks.results import Submitted
 from prefect_kling.tasks.retries import RETRIES, is_retryable_create
 
@@ -49,7 +52,8 @@ async def create_video(
     Raises:
         InvalidRequest: the request breaks a rule; it was not sent, or was refused.
         AuthenticationFailed, InsufficientCredits, BudgetExceeded: nothing was bought.
-        PurchaseUncertain: the answer was lost; the task may exist. The text says how to settle it.
+        PurchaseUncertain: the answer was lost, and no callback has told of the task, which may exist. The text says how
+            to settle it.
         TaskNotFound: it was bought, and its result is lost.
         RateLimited, GatewayUnavailable, LedgerUnavailable: nothing was bought, in spite of repeats.
     """
@@ -59,13 +63,28 @@ async def create_video(
     async with ours.client(logger) as client:
         checked = client.validate(request)
     wanted = order or _ordered(checked, ours, edition or "main", take)
-    buyer = ours.buyer(logger)
+    buyer = await _buyer(ours, logger)
     if budget is not None:
         buyer = replace(buyer, limits=replace(buyer.limits, per_run=micro_usd(budget)))
     purchase = await buyer.buy(wanted, checked)
     how = "Bought" if purchase.order.run == wanted.run else "Joined"
     logger.info("%s %s: task %s, %s", how, purchase.named, purchase.task_id, purchase.order.described)
     return Submitted(purchase=purchase.id, task_id=str(purchase.task_id))
+
+
+async def _buyer(ours: Desk, logger: Logger) -> Buyer:
+    """A buyer that listens for callbacks before its first POST, where the studio has any."""
+    listener = await listener_of(ours)
+    if listener is None:
+        return ours.buyer(logger)
+
+    async def home(purchase: Purchase) -> Purchase:
+        if not listener.expects(purchase):
+            return purchase
+        async with listener.alarm(purchase) as alarm, ours.keeper(logger) as keeper:
+            return await come_home(keeper, purchase, alarm, max_wait=ours.settings.max_wait)
+
+    return ours.buyer(logger, callback=listener.base, come_home=home)
 
 
 def _ordered(request: OmniVideoRequest, ours: Desk, edition: str, take: int) -> Order:

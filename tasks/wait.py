@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
+from prefect_kling.callbacks.alarms import Alarm
+from prefect_kling.callbacks.listening import Listener, listener_of
 from prefect_kling.gateway.answers import Task
 from prefect_kling.gateway.errors import InvalidRequest
 from prefect_kling.ledger.desk import desk
+from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.tasks.results import Generated, Submitted
 from prefect_kling.tasks.retries import RETRIES
 
@@ -44,6 +49,15 @@ async def wait_for_video(submitted: Submitted | str, studio: KlingStudio | None 
     async def say(state: Task) -> None:
         logger.info("Task %s is %s", state.task_id, state.state)
 
-    async with ours.keeper(logger) as keeper:
-        done = await keeper.wait(found, poll_interval=settings.poll_interval, max_wait=settings.max_wait, on_state=say)
+    async with ours.keeper(logger) as keeper, _alarm(await listener_of(ours), found) as alarm:
+        done = await keeper.wait(
+            found, alarm=alarm, poll_interval=settings.poll_interval, max_wait=settings.max_wait, on_state=say
+        )
     return Generated(purchase=done.id, task_id=str(done.task_id))
+
+
+def _alarm(listener: Listener | None, purchase: Purchase) -> AbstractAsyncContextManager[Alarm | None]:
+    """An alarm for a purchase's callback, where one comes to this process."""
+    if listener is None or not listener.expects(purchase):
+        return nullcontext()
+    return listener.alarm(purchase)

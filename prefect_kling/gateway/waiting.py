@@ -1,6 +1,7 @@
-"""Waiting for a task by polling: a pure schedule, and a loop that ends with the task, a failure or a timeout.
+"""Waiting for a task: a pure schedule, and a loop that ends with the task, a failure or a timeout.
 
-Only a GET decides how a task stands. Trouble on the way to the gateway is no news about the task: the wait goes on.
+Whoever waits is woken by an alarm, where one is set, or by a timer. Only a GET decides how a task stands. Trouble on
+the way to the gateway is no news about the task: the wait goes on.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Final
+from typing import Final, Protocol
 
 from prefect_kling.gateway.answers import Task
 from prefect_kling.gateway.client import KlingClient
@@ -22,30 +23,50 @@ from prefect_kling.gateway.errors import (
     TaskNotFound,
 )
 
-__all__ = ["NOT_FOUND_IS_BELIEVED_AFTER", "ODD_ANSWERS", "failure_of", "poll_delays", "wait_for"]
+__all__ = ["NOT_FOUND_IS_BELIEVED_AFTER", "ODD_ANSWERS", "Alarm", "failure_of", "poll_delays", "wait_for"]
 
 NOT_FOUND_IS_BELIEVED_AFTER: Final = 300.0
 """Seconds, from the start of a wait or the last good answer; a new task may not be readable everywhere yet."""
 ODD_ANSWERS: Final = 3
+DOUBT_SECONDS: Final = 1.0
+"""A GET that does not bear out a callback is repeated after so long: the gateway's machines may not agree yet."""
+_CALLED: Final = 12
 _logger = logging.getLogger(__name__)
 
 
-def poll_delays(interval: float, rand: Callable[[], float]) -> Iterator[float]:
+class Alarm(Protocol):
+    """Something that rings when a task is said to have ended."""
+
+    async def wait(self, seconds: float) -> bool:
+        """Waits so many seconds at most; whether it rang."""
+        ...
+
+
+def poll_delays(interval: float, rand: Callable[[], float], *, called: bool = False) -> Iterator[float]:
     """Seconds before each poll: twice the interval, then once, growing to twice, each give or take a tenth.
 
     No clip is done at once, so the first look comes later than the following ones.
+
+    Args:
+        interval: seconds.
+        rand: chance from 0 to 1.
+        called: a callback is expected, and polls are only for where it does not come: 24 times the interval, then 12.
     """
+    if called:
+        interval *= _CALLED
     yield 2 * interval * (0.9 + 0.2 * rand())
     factor = 1.0
     while True:
         yield factor * interval * (0.9 + 0.2 * rand())
-        factor = min(2.0, factor * 1.1)
+        factor = 1.0 if called else min(2.0, factor * 1.1)
 
 
 async def wait_for(
     client: KlingClient,
     task_id: str,
     *,
+    alarm: Alarm | None = None,
+    at_once: bool = False,
     poll_interval: float = 5.0,
     max_wait: float = 3600.0,
     on_state: Callable[[Task], Awaitable[None]] | None = None,
@@ -55,11 +76,14 @@ async def wait_for(
     rand: Callable[[], float] = random.random,
     clock: Callable[[], float] = time.monotonic,
 ) -> Task:
-    """Polls until a task has completed.
+    """Waits until a task has completed.
 
     Args:
         client: of the account that bought it.
         task_id: the gateway's name of the task.
+        alarm: rings when a callback has come; None where none is expected. One that rings although the task goes on is
+            not listened to any more: from then on the task is polled as if no callback were expected.
+        at_once: ask before waiting; what nobody has waited for may have ended long ago.
         poll_interval: seconds, see `poll_delays`.
         max_wait: seconds until giving up; the task itself goes on.
         on_state: called when the gateway's word for the task's state changes.
@@ -78,8 +102,9 @@ async def wait_for(
     """
     begun, state, odd = clock(), None, 0
     missing_since: float | None = 0.0
-    for delay in poll_delays(poll_interval, rand):
-        await sleep(max(0.0, min(delay, max_wait - (clock() - begun))))
+    pauses = _Pauses(alarm, poll_interval, sleep, rand, at_once=at_once)
+    while True:
+        await pauses.pause(max(0.0, max_wait - (clock() - begun)))
         waited = clock() - begun
         try:
             task = await _ask(client, task_id, logger)
@@ -102,7 +127,33 @@ async def wait_for(
                 logger.warning("Task %s is %r, without a result; asking again", task_id, state)
         if waited >= max_wait:
             raise _timeout(task_id, max_wait, state)
-    raise AssertionError("poll_delays never ends")
+
+
+class _Pauses:
+    """The time between two looks at a task: until its alarm rings, or the timer's."""
+
+    def __init__(
+        self,
+        alarm: Alarm | None,
+        interval: float,
+        sleep: Callable[[float], Awaitable[None]],
+        rand: Callable[[], float],
+        *,
+        at_once: bool,
+    ) -> None:
+        self._alarm, self._interval, self._sleep, self._rand = alarm, interval, sleep, rand
+        self._delays = poll_delays(interval, rand, called=alarm is not None)
+        self._soon = 0.0 if at_once else None
+
+    async def pause(self, most: float) -> None:
+        delay = next(self._delays) if self._soon is None else self._soon
+        delay, self._soon = min(delay, most), None
+        if self._alarm is None:
+            await self._sleep(delay)
+        elif await self._alarm.wait(delay):
+            # Whoever is asked again after this was called in vain, and not by the gateway.
+            self._alarm, self._soon = None, DOUBT_SECONDS
+            self._delays = poll_delays(self._interval, self._rand)
 
 
 async def _ask(

@@ -97,6 +97,9 @@ class Buyer:
         on_uncertain: what to do about a purchase that nobody knows the fate of.
         max_wait: seconds that a 429, or a line for slots that does not move, is put up with.
         look_after: called while slots are waited for, to ask about purchases that nobody waits for.
+        callback: the address that the gateway is asked to call, to which the token is added; empty for none.
+        come_home: waits for the callback of an uncertain purchase, and gives its row afterwards; None where no callback
+            can come.
         logger: where waiting is reported.
         sleep, rand, clock: time and chance, for tests.
         since_boot: seconds that go on while the machine sleeps, for tests.
@@ -109,6 +112,8 @@ class Buyer:
     on_uncertain: OnUncertain = "stop"
     max_wait: float = 3600.0
     look_after: Callable[[], Awaitable[object]] | None = None
+    callback: str = ""
+    come_home: Callable[[Purchase], Awaitable[Purchase]] | None = None
     logger: Logger = _logger
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     rand: Callable[[], float] = random.random
@@ -132,19 +137,24 @@ class Buyer:
             GenerationTimeout: no slot became free.
             KlingError: as the gateway said; nothing was bought.
         """
-        again = self.on_uncertain == "buy-again"
+        again, come_home = self.on_uncertain == "buy-again", self.come_home
         while True:
             purchase, mine = await self._reserved(order)
             if mine:
                 try:
                     return await self._sent(purchase, request)
                 except PurchaseUncertain:
-                    if not again:
+                    if not again and come_home is None:
                         raise
                     continue  # to find the row as whoever comes later finds it
             match purchase.state:
                 case State.RESERVED | State.SENDING:
                     await self._wait_for_owner(purchase)
+                case State.UNCERTAIN if come_home is not None:
+                    purchase, come_home = await come_home(purchase), None
+                    if purchase.state in (State.FAILED, State.REFUSED):
+                        raise as_before(purchase)
+                    # Else it is looked for anew: one that was settled as never created is bought.
                 case State.UNCERTAIN if again:
                     again = False
                     self.logger.warning("%s is bought again, as on_uncertain says", purchase.named)
@@ -255,12 +265,16 @@ class Buyer:
             The row afterwards, and what went wrong, if anything.
         """
         async with self.client_of() as client:
-            begun = self.since_boot()
-            purchase = await self.ledger.happened(purchase, Event.SEND)
+            begun, callback = self.since_boot(), self.callback or None
+            if request.callback_url is not None:
+                callback = None  # whoever asked for it there does not hear of the token
+            purchase = await self.ledger.happened(purchase, Event.SEND, callback=callback)
             if purchase.state is not State.SENDING:
                 return purchase, None
             if self.since_boot() - begun > POST_WITHIN:
                 return await self._end(purchase, Event.NOT_SENT), None
+            if callback is not None:
+                request = request.model_copy(update={"callback_url": f"{callback}/{purchase.token}"})
             try:
                 task = await client.create(request)
             except (RateLimited, GatewayUnavailable) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from prefect_kling.ledger.buying import Buyer
 from prefect_kling.ledger.keeping import Keeper
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.money import Limits
-from prefect_kling.ledger.purchases import Account
+from prefect_kling.ledger.purchases import Account, Purchase
 from prefect_kling.settings import StudioSettings
 
 __all__ = ["Desk", "close_ledgers", "desk"]
@@ -88,8 +88,14 @@ class Desk:
         settings = self.settings
         return KlingClient(settings.api_key, base_url=settings.base_url, logger=logger, **tries)  # type: ignore[arg-type] # by name
 
-    def buyer(self, logger: Logger = _logger) -> Buyer:
-        """What buys for this studio."""
+    def buyer(
+        self,
+        logger: Logger = _logger,
+        *,
+        callback: str = "",
+        come_home: Callable[[Purchase], Awaitable[Purchase]] | None = None,
+    ) -> Buyer:
+        """What buys for this studio; see `Buyer` for the arguments."""
 
         async def look_after() -> None:
             async with self.keeper(logger) as keeper:
@@ -103,6 +109,8 @@ class Desk:
             self.settings.on_uncertain,
             self.settings.max_wait,
             look_after,
+            callback,
+            come_home,
             logger,
         )
 

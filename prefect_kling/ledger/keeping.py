@@ -12,14 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import func
+from sqlalchemy import and_, func, not_
 
 from prefect_kling.clips import RESULT_LIFE, RESULT_MARGIN, Clip, ClipStorage, file_name
 from prefect_kling.gateway.answers import Task
 from prefect_kling.gateway.client import KlingClient, backoff
 from prefect_kling.gateway.errors import GatewayUnavailable, GenerationFailed, InvalidMedia, KlingError, TaskNotFound
 from prefect_kling.gateway.results import Fetched, fetch
-from prefect_kling.gateway.waiting import NOT_FOUND_IS_BELIEVED_AFTER, failure_of, wait_for
+from prefect_kling.gateway.waiting import NOT_FOUND_IS_BELIEVED_AFTER, Alarm, failure_of, wait_for
 from prefect_kling.ledger.buying import lost, outcome_of
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account, Purchase
@@ -31,6 +31,8 @@ __all__ = ["Keeper"]
 
 STRAY_SECONDS: Final = 60.0
 """A submitted purchase that nobody has asked about for so long has nobody."""
+CALLED_STRAY_SECONDS: Final = 180.0
+"""The same where a callback is expected, and whoever waits asks less often."""
 MOST_STRAYS: Final = 10
 SAY_SO_EVERY: Final = 25.0
 GONE_TRIES: Final = 3
@@ -64,11 +66,18 @@ class Keeper:
         self,
         purchase: Purchase,
         *,
+        alarm: Alarm | None = None,
         poll_interval: float = 5.0,
         max_wait: float = 3600.0,
         on_state: Callable[[Task], Awaitable[None]] | None = None,
     ) -> Purchase:
-        """Polls until a purchase has completed, and writes down how it ended.
+        """Waits until a purchase has completed, and writes down how it ended.
+
+        Args:
+            purchase: bought.
+            alarm: rings when its callback has come; None where none is expected, and it is polled.
+            poll_interval, max_wait: seconds, see `gateway.waiting`.
+            on_state: called when the gateway's word for the task's state changes.
 
         Returns:
             A row that is `completed` or `stored`.
@@ -94,6 +103,8 @@ class Keeper:
             task = await wait_for(
                 self.client,
                 purchase.task_id,
+                alarm=alarm,
+                at_once=alarm is not None and await self._waited_for_by_nobody(purchase, 2 * poll_interval),
                 poll_interval=poll_interval,
                 max_wait=max_wait,
                 on_state=on_state,
@@ -109,6 +120,10 @@ class Keeper:
         except TaskNotFound as error:
             raise lost(await self._gone(purchase, str(error))) from error
         return outcome_of(await self._completed(purchase, task))
+
+    async def _waited_for_by_nobody(self, purchase: Purchase, seconds: float) -> bool:
+        """Whether its answer came so long ago that somebody else may have waited for it, in vain."""
+        return await self.ledger.time() - (purchase.answered_at or purchase.created_at) > timedelta(seconds=seconds)
 
     async def look(self, purchase: Purchase) -> Purchase:
         """Asks the gateway once how a submitted purchase stands, and writes down what it says.
@@ -126,10 +141,9 @@ class Keeper:
             if purchase.missing_since is not None and now - purchase.missing_since >= believed:
                 return await self._gone(purchase, str(error))
             return purchase
-        if task.state == "failed":
-            return await self._failed(purchase, failure_of(task))
-        if task.state == "completed" and task.result_urls:
-            return await self._completed(purchase, task)
+        known = await self.learned(purchase, task)
+        if known.state is not State.SUBMITTED:
+            return known
         if not task.known:
             self.logger.warning("%s: task %s is %r, which nobody knows", purchase.named, task.task_id, task.state)
         since = purchase.answered_at or purchase.created_at
@@ -140,13 +154,23 @@ class Keeper:
         await self.ledger.polled(purchase)
         return purchase
 
+    async def learned(self, purchase: Purchase, task: Task) -> Purchase:
+        """Writes down how the gateway says that a submitted purchase has ended, where it has."""
+        if task.state == "failed":
+            return await self._failed(purchase, failure_of(task))
+        if task.state == "completed" and task.result_urls:
+            return await self._completed(purchase, task)
+        return purchase
+
     async def look_after_strays(self) -> int:
         """Asks about submitted purchases that nobody has asked about for a minute, so that their slots come free.
 
         Returns:
             How many are no longer on their way.
         """
-        quiet = func.coalesce(purchases.c.polled_at, purchases.c.answered_at) < self.ledger.db.later(-STRAY_SECONDS)
+        asked, later = func.coalesce(purchases.c.polled_at, purchases.c.answered_at), self.ledger.db.later
+        called = and_(purchases.c.callback.is_not(None), asked >= later(-CALLED_STRAY_SECONDS))
+        quiet = and_(asked < later(-STRAY_SECONDS), not_(called))
         found = await self.ledger.of_account(
             self.account, is_moving, purchases.c.state == str(State.SUBMITTED), quiet, limit=MOST_STRAYS
         )

@@ -7,7 +7,7 @@ happened, and `states` says what that means. All work runs in the back room, so 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -71,6 +71,7 @@ class Ledger:
         self.owner = owner or this_process()
         self._accounts: dict[Account, int] = {}
         self._statements: dict[tuple[Hashable, ...], Any] = {}
+        self._close_before: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     @classmethod
     async def open(cls, url: str, *, answers: Path, ahead: Callable[[], int] = lambda: 0) -> Self:
@@ -103,8 +104,17 @@ class Ledger:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    def close_before(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Has this called in the back room before the ledger is closed, or where the interpreter ends first."""
+        self._close_before.append(close)
+        close_at_end(close)
+
     async def close(self) -> None:
-        """Closes its connections."""
+        """Closes what depends on it, and its connections."""
+        while self._close_before:
+            close = self._close_before.pop()
+            closed(close)
+            await in_backroom(close())
         closed(self.db.close)
         await in_backroom(self.db.close())
 

@@ -80,6 +80,7 @@ class Purchase:
         state: see `states`.
         order: what was asked for.
         counted: micro-dollars that budgets count for it now.
+        callback: the address that the gateway was asked to call at its end, without the token; None for none.
         task_id, result_url, expires_at: what the gateway gave, and when the URL stops being safe to use.
         reason, error: why it went wrong, and the name of that error's class.
         clip: the stored file.
@@ -107,6 +108,7 @@ class Purchase:
     missing_since: datetime | None
     ended_at: datetime | None
     stored_at: datetime | None
+    callback: str | None = None
 
     @property
     def short(self) -> str:
@@ -142,8 +144,9 @@ class Purchase:
             run=row["run"],
         )
         same = (
-            "id", "token", "counted", "owner", "lease_until", "spare", "task_id", "result_url", "expires_at", "reason",
-            "error", "created_at", "sent_at", "answered_at", "polled_at", "missing_since", "ended_at", "stored_at",
+            "id", "token", "counted", "owner", "lease_until", "spare", "callback", "task_id", "result_url",
+            "expires_at", "reason", "error", "created_at", "sent_at", "answered_at", "polled_at", "missing_since",
+            "ended_at", "stored_at",
         )  # fmt: skip
         return cls(
             state=State(row["state"]),

@@ -35,6 +35,7 @@ __all__ = [
     "accounts",
     "counters",
     "films",
+    "hints",
     "hold_items",
     "hold_runs",
     "hosted",
@@ -47,7 +48,7 @@ __all__ = [
     "verdicts",
 ]
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The newest migration; a ledger with another version is brought up to this one, or refused where it is newer."""
 VERSION_TABLE: Final = "kling_version"
 
@@ -121,6 +122,7 @@ purchases = Table(
     # Who is sending it, and until when that is believed without proof.
     Column("owner", String(255), nullable=False, default=""),
     Column("lease_until", Time),
+    Column("callback", String(2048)),  # the address that the gateway was asked to call, without the token
     # What the gateway said.
     Column("task_id", String(255)),
     Column("result_url", Text),
@@ -232,4 +234,14 @@ verdicts = Table(
     Column("passed", Boolean, nullable=False),
     Column("said", Text, nullable=False),
     Column("made_at", Time, nullable=False),
+)
+
+hints = Table(
+    "kling_hints",
+    metadata,
+    Column("purchase_id", ForeignKey("kling_purchases.id"), primary_key=True),
+    Column("task_id", String(255), primary_key=True),  # as somebody who knew the purchase's token said
+    Column("state", String(16), nullable=False),
+    Column("heard_at", Time, nullable=False),
+    Index("kling_hints_time", "heard_at"),
 )

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
-from sqlalchemy import or_
+from sqlalchemy import or_, select
 
 from prefect_kling.clips import RESULT_LIFE, RESULT_MARGIN
 from prefect_kling.gateway.errors import KlingError, TaskNotFound
+from prefect_kling.ledger.hints import forget_hints
+from prefect_kling.ledger.homecoming import MAY_COME_HOME, bring_home
 from prefect_kling.ledger.keeping import Keeper
 from prefect_kling.ledger.purchases import Purchase
-from prefect_kling.ledger.schema import is_moving, purchases
+from prefect_kling.ledger.schema import hints, is_moving, purchases
 from prefect_kling.ledger.states import State
 
 __all__ = ["Swept", "sweep"]
@@ -30,7 +32,7 @@ class Swept:
     """What a sweep did, by the short tokens of purchases.
 
     Attributes:
-        recovered: answers, reservations and holds that the dead had left.
+        recovered: answers, reservations and holds that the dead had left, and purchases that a callback named.
         stored, failed, lost: purchases that ended now.
         waiting: those that the gateway still works on.
         uncertain: those that wait for somebody's decision.
@@ -106,6 +108,11 @@ async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapte
     swept.recovered = await ledger.reclaim(account)
     if keeper.storage is not None:
         await keeper.storage.tidy()
+    # Before all others, as what comes home may be completed.
+    states = [str(state) for state in MAY_COME_HOME]
+    named = purchases.c.id.in_(select(hints.c.purchase_id))
+    strays = await ledger.of_account(account, named, purchases.c.state.in_(states), purchases.c.task_id.is_(None))
+    await _each(strays, lambda purchase: _bring_home(keeper, purchase, swept), swept)
     # The first to expire first; what is being generated has its seven days before it.
     completed = await ledger.of_account(account, is_moving, purchases.c.state == str(State.COMPLETED))
     completed.sort(key=lambda purchase: purchase.expires_at or purchase.created_at)
@@ -122,6 +129,7 @@ async def sweep(keeper: Keeper, *, logger: logging.Logger | logging.LoggerAdapte
     missing = [row for row in missing if (row.answered_at or row.created_at) > ago or await _is_back(keeper, row)]
     await _each(missing, lambda purchase: _try_again(keeper, purchase, swept), swept)
     swept.uncertain = await ledger.of_account(account, is_moving, purchases.c.state == str(State.UNCERTAIN))
+    await forget_hints(ledger)
     logger.info("Swept: %s", swept.sentence())
     return swept
 
@@ -140,6 +148,13 @@ async def _each(found: list[Purchase], work: Callable[[Purchase], Awaitable[None
                 swept.raised.append(error)
 
     await asyncio.gather(*(one(purchase) for purchase in found))
+
+
+async def _bring_home(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:
+    found = await bring_home(keeper, purchase)
+    swept.recovered += found.state not in MAY_COME_HOME
+    if found.state is State.FAILED:
+        swept.failed.append(found.short)
 
 
 async def _look(keeper: Keeper, purchase: Purchase, swept: Swept) -> None:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import uvicorn
 from starlette.applications import Starlette
 
+from prefect_kling.serving import Server, listen, origin_of, serve_until_signal
 from prefect_kling.simulator.app import BASE_PATH, create_app
 from prefect_kling.simulator.clock import Clock
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.service import Service
 from prefect_kling.simulator.wire import DroppingProtocol
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 __all__ = ["Running", "running", "serve"]
 
@@ -57,37 +52,22 @@ class Running:
         return service
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which says when it serves, and leaves signals to us."""
-
-    def __init__(self, app: Starlette, started: Callable[[], None]) -> None:
+class _Server(Server):
+    def __init__(self, app: Starlette, started: Callable[[], object]) -> None:
         super().__init__(
-            uvicorn.Config(
-                app,
-                http=DroppingProtocol,
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                timeout_keep_alive=60,
-                timeout_graceful_shutdown=2,
-            )
+            app,
+            started,
+            http=DroppingProtocol,
+            lifespan="on",
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=2,
         )
         self._app = app
-        self._said = started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._said()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Else answers that hang on purpose would be waited for.
         self._app.state.service.closing.set()
         await super().shutdown(sockets)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @contextlib.asynccontextmanager
@@ -105,7 +85,7 @@ async def running(
         OSError: the port is taken.
     """
     app = create_app(config, clock=clock)
-    listener = _listen(port)
+    listener = listen(HOST, port)
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 
@@ -117,7 +97,7 @@ async def running(
         else:
             ready.set_exception(error)
 
-    server = _Server(app, lambda: (loop.call_soon_threadsafe(settle), None)[1])
+    server = _Server(app, lambda: loop.call_soon_threadsafe(settle))
 
     def stop() -> None:
         server.should_exit = True
@@ -132,7 +112,7 @@ async def running(
     thread.start()
     try:
         await ready
-        yield Running(_origin(listener), app, stop)
+        yield Running(origin_of(listener), app, stop)
     finally:
         stop()
         await asyncio.to_thread(thread.join)
@@ -149,31 +129,5 @@ def serve(config: SimulatorConfig | None = None, port: int = 0, *, announce: Cal
     Raises:
         OSError: the port is taken.
     """
-    listener = _listen(port)
-    server = _Server(create_app(config), lambda: announce(f"{_origin(listener)}{BASE_PATH}"))
-
-    def stop(_signum: int, _frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    before = {name: signal.signal(name, stop) for name in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        asyncio.run(server.serve(sockets=[listener]))
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
-def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
-        listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _origin(listener: socket.socket) -> str:
-    return f"http://{HOST}:{listener.getsockname()[1]}"
+    listener = listen(HOST, port)
+    serve_until_signal(_Server(create_app(config), lambda: announce(f"{origin_of(listener)}{BASE_PATH}")), listener)

@@ -1,0 +1,135 @@
+"""The receiver of the gateway's calls: a small ASGI application (gateway.md, "Callback").
+
+Its path holds the purchase's token, which is all that tells the gateway from a stranger; and even so a call is only
+written down, never believed. It needs the ledger, not the gateway's key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+from prefect_kling.callbacks.events import callback_received
+from prefect_kling.callbacks.hearing import Hearing
+from prefect_kling.callbacks.marks import ledger_mark
+from prefect_kling.gateway.callback import MAX_CALLBACK_BYTES, NoCallback, read_callback
+from prefect_kling.gateway.errors import LedgerUnavailable
+from prefect_kling.ledger.desk import desk
+from prefect_kling.ledger.hints import Call, Heard
+from prefect_kling.ledger.ledger import Ledger
+from prefect_kling.settings import StudioSettings
+
+__all__ = ["receiver"]
+
+BODY_SECONDS: Final = 5.0
+_TOKEN: Final = re.compile(r"/kling/([0-9a-f]{32})")
+_HEALTH: Final = "/kling/health"
+_HEALTH_SECONDS: Final = 1.0
+OnHeard = Callable[[Ledger, Call, Heard], None]
+
+
+def receiver(settings: StudioSettings, *, on_heard: OnHeard = callback_received) -> Starlette:
+    """An ASGI application that takes the gateway's calls at `/kling/TOKEN`; it can be mounted in another one.
+
+    It answers 200 once a call is written down; 404 to what names no purchase, whatever it is; 400 or 413 where the body
+    is no callback of the gateway's; 503 where the ledger cannot be written, and then the gateway calls again.
+    `/kling/health` says whether the ledger can be used, and which one it is.
+
+    Args:
+        settings: its `ledger_url` and `home` are used, and no others.
+        on_heard: is called after the commit, for each call that is news. By default a Prefect event is sent.
+    """
+    return Starlette(routes=[Mount("/", app=_Receiver(settings, on_heard))])
+
+
+class _Receiver:
+    def __init__(self, settings: StudioSettings, on_heard: OnHeard) -> None:
+        self._settings, self._on_heard = settings, on_heard
+        self._hearing: Hearing | None = None
+        self._health: tuple[float, Response] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await WebSocketClose()(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        try:
+            answer = await self._answer(request, path)
+        except LedgerUnavailable:
+            answer = JSONResponse({"error": "try again later"}, 503, {"Retry-After": "5"})
+        except ClientDisconnect:
+            return
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request, path: str) -> Response:
+        if path == _HEALTH and request.method in ("GET", "HEAD"):
+            return await self._healthy()
+        named = _TOKEN.fullmatch(path)
+        if named is None or request.method != "POST":
+            return _not_found()
+        body, call, refusal = await _body(request), Call(named[1]), 400
+        if body is None:
+            refusal = 413
+        else:
+            try:
+                said = read_callback(body)
+                call = Call(named[1], said.taskId, said.state)
+            except NoCallback:
+                pass  # what is answered depends on whether there is such a purchase
+        ledger = await self._ledger()
+        heard = await self._heard(ledger, call)
+        if heard.purchase is None:
+            return _not_found()
+        if call.task_id is None:
+            return JSONResponse({"error": "not a callback"}, refusal)
+        if not heard.kept:
+            raise LedgerUnavailable("this purchase has been named too many tasks")
+        if heard.fresh:
+            self._on_heard(ledger, call, heard)
+        return JSONResponse({"ok": True})
+
+    async def _ledger(self) -> Ledger:
+        return (await desk(self._settings)).ledger
+
+    async def _heard(self, ledger: Ledger, call: Call) -> Heard:
+        if self._hearing is None or self._hearing.ledger is not ledger:
+            self._hearing = Hearing(ledger)
+        return await self._hearing.hear(call)
+
+    async def _healthy(self) -> Response:
+        # Anybody may ask, as often as they like; the ledger is asked now and then.
+        if self._health is None or time.monotonic() - self._health[0] > _HEALTH_SECONDS:
+            ledger = await self._ledger()
+            await ledger.time()
+            answer = JSONResponse({"status": "ok", "ledger": ledger_mark(ledger.id)})
+            self._health = (time.monotonic(), answer)
+        return self._health[1]
+
+
+async def _body(request: Request) -> bytes | None:
+    """What was sent; None where that is too much, or comes too slowly."""
+    found = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for some in request.stream():
+                found += some
+                if len(found) > MAX_CALLBACK_BYTES:
+                    return None
+    except TimeoutError:
+        return None
+    return bytes(found)
+
+
+def _not_found() -> Response:
+    return PlainTextResponse("Not Found", 404)

@@ -78,9 +78,9 @@ async def examine(settings: StudioSettings | None, *, seconds: float = SECONDS) 
             (("key", "balance"), "see whether this machine reaches the gateway", lambda: _account(at_hand)),
             (("ledger",), "see whether the database is well and can be reached", lambda: _ledger(at_hand)),
             (("storage",), "see whether the storage is well and can be reached", lambda: _storage(at_hand)),
-            (("receiver",), "see whether the callback address is right", lambda: _receiver(at_hand)),
             (("journal",), "see whether the disk of PREFECT_HOME is well", lambda: _journal(at_hand.home)),
             *looks,
+            (("receiver",), "see whether the callback address is right", lambda: _receiver(at_hand)),
         ]
     found = await asyncio.gather(*(_looked(*look, seconds) for look in looks))
     secrets = () if settings is None else _secrets(settings)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from prefect_kling.callbacks.receiver import receiver
+from prefect_kling.callbacks.receiving import receiver
 
 __all__ = ["receiver"]

@@ -25,7 +25,7 @@ from prefect_kling.callbacks.addresses import Binding, binding_of, callback_base
 from prefect_kling.callbacks.alarms import Alarm, Alarms
 from prefect_kling.callbacks.events import RECEIVED, callback_received, server_is_shared
 from prefect_kling.callbacks.marks import ledger_mark
-from prefect_kling.callbacks.receiver import receiver
+from prefect_kling.callbacks.receiving import receiver
 from prefect_kling.gateway.errors import LedgerUnavailable
 from prefect_kling.ledger.backroom import backroom, in_backroom
 from prefect_kling.ledger.desk import Desk

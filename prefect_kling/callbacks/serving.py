@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from prefect_kling.callbacks.events import callback_received
-from prefect_kling.callbacks.receiver import receiver
+from prefect_kling.callbacks.receiving import receiver
 from prefect_kling.ledger.desk import close_ledgers, desk
 from prefect_kling.ledger.hints import Call, Heard
 from prefect_kling.ledger.ledger import Ledger

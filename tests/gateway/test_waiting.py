@@ -270,3 +270,72 @@ async def test_an_error_of_the_listener_is_the_callers() -> None:
 async def test_trouble_goes_to_the_callers_logger(make: Callable[[], Any], caplog: pytest.LogCaptureFixture) -> None:
     await Gateway(500, DONE).wait(logger=make())
     assert [record.name for record in caplog.records if record.levelno == logging.WARNING] == ["shot"]
+
+
+# --- callbacks ---
+
+
+class Bell:
+    """An alarm that rings at these moments of the gateway's time, and takes the time that it is waited for."""
+
+    def __init__(self, gateway: Gateway, *rings: float) -> None:
+        self.gateway, self.rings = gateway, list(rings)
+
+    async def wait(self, seconds: float) -> bool:
+        assert seconds >= 0
+        until = self.gateway.now + seconds
+        if self.rings and self.rings[0] <= until:
+            self.gateway.now = max(self.gateway.now, self.rings.pop(0))
+            return True
+        self.gateway.now = until
+        return False
+
+
+def test_with_a_callback_expected_polls_are_the_fallback() -> None:
+    assert list(itertools.islice(poll_delays(5.0, lambda: 0.5, called=True), 4)) == pytest.approx([120, 60, 60, 60])
+
+
+async def test_a_callback_is_followed_by_one_look() -> None:
+    gateway = Gateway(says("completed", resultUrls=[URL]))
+    await gateway.wait(alarm=Bell(gateway, 42.0))
+    assert gateway.looks == [42.0]
+
+
+async def test_without_the_expected_callback_polling_ends_the_wait() -> None:
+    gateway = Gateway(says("processing"), says("processing"), DONE)
+    await gateway.wait(alarm=Bell(gateway))
+    assert gateway.looks == [120.0, 180.0, 240.0]
+
+
+async def test_a_callback_that_is_not_borne_out_is_doubted_once_and_then_nobody_is_called_any_more() -> None:
+    gateway = Gateway(*[says("processing")] * 5, DONE)
+    # Rung for ever after: whoever forges calls does not make us ask more often than without callbacks.
+    await gateway.wait(alarm=Bell(gateway, *(20.0 + n / 20 for n in range(10_000))))
+    assert gateway.looks[:4] == pytest.approx([20.0, 21.0, 31.0, 36.0])
+    assert all(later - earlier >= 5 for earlier, later in itertools.pairwise(gateway.looks[2:]))
+
+
+async def test_a_callback_that_comes_before_the_gateway_agrees_with_itself_is_believed_a_second_later() -> None:
+    gateway = Gateway(says("processing"), DONE)
+    await gateway.wait(alarm=Bell(gateway, 20.0))
+    assert gateway.looks == [20.0, 21.0]
+
+
+@pytest.mark.parametrize("trouble", [500, httpx.ConnectError("away"), 404])
+async def test_trouble_after_a_callback_is_no_end(trouble: Any) -> None:
+    gateway = Gateway(trouble, DONE)
+    await gateway.wait(alarm=Bell(gateway, 20.0))
+    assert gateway.looks == [20.0, 21.0]
+
+
+async def test_what_nobody_has_waited_for_is_asked_about_at_once() -> None:
+    gateway = Gateway(DONE)
+    await gateway.wait(alarm=Bell(gateway), at_once=True)
+    assert gateway.looks == [0.0]
+
+
+async def test_a_wait_with_a_callback_expected_ends_in_time() -> None:
+    gateway = Gateway(says("processing"))
+    with pytest.raises(GenerationTimeout):
+        await gateway.wait(alarm=Bell(gateway), max_wait=100)
+    assert gateway.looks == [100.0]

@@ -136,7 +136,7 @@ async def test_an_older_ledger_is_brought_up_to_date_and_keeps_what_it_has(
 async def first_ledger(ledger_url: str, tmp_path: Path) -> str:
     """The address of a ledger of the first version, with a purchase that is stored and one that failed."""
     old = tmp_path / "migrations"
-    shutil.copytree(SCRIPTS, old, ignore=shutil.ignore_patterns("__pycache__", "second_*", "third_*"))
+    shutil.copytree(SCRIPTS, old, ignore=shutil.ignore_patterns("__pycache__", "second_*", "third_*", "fourth_*"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upgrade, "SCRIPTS", old)
         patch.setattr(upgrade, "HEAD", "0001")

@@ -35,14 +35,15 @@ BODY_SECONDS: Final = 5.0
 _TOKEN: Final = re.compile(r"/kling/([0-9a-f]{32})")
 _HEALTH: Final = "/kling/health"
 _HEALTH_SECONDS: Final = 1.0
+_PATIENCE: Final = 2.0
 OnHeard = Callable[[Ledger, Call, Heard], None]
 
 
 def receiver(settings: StudioSettings, *, on_heard: OnHeard = callback_received) -> Starlette:
     """An ASGI application that takes the gateway's calls at `/kling/TOKEN`; it can be mounted in another one.
 
-    It answers 200 once a call is written down; 404 to what names no purchase, whatever it is; 400 or 413 where the body
-    is no callback of the gateway's; 503 where the ledger cannot be written, and then the gateway calls again.
+    It answers 200 once a call is written down; 404 to what names no purchase, whatever it is; 400, 408 or 413 where the
+    body is no callback of the gateway's; 503 where the ledger cannot be written, and then the gateway calls again.
     `/kling/health` says whether the ledger can be used, and which one it is.
 
     Args:
@@ -78,15 +79,7 @@ class _Receiver:
         named = _TOKEN.fullmatch(path)
         if named is None or request.method != "POST":
             return _not_found()
-        body, call, refusal = await _body(request), Call(named[1]), 400
-        if body is None:
-            refusal = 413
-        else:
-            try:
-                said = read_callback(body)
-                call = Call(named[1], said.taskId, said.state)
-            except NoCallback:
-                pass  # what is answered depends on whether there is such a purchase
+        call, refusal = await _call(named[1], request)
         ledger = await self._ledger()
         heard = await self._heard(ledger, call)
         if heard.purchase is None:
@@ -111,24 +104,27 @@ class _Receiver:
         # Anybody may ask, as often as they like; the ledger is asked now and then.
         if self._health is None or time.monotonic() - self._health[0] > _HEALTH_SECONDS:
             ledger = await self._ledger()
-            await ledger.time()
+            await ledger.time(patience=_PATIENCE)
             answer = JSONResponse({"status": "ok", "ledger": ledger_mark(ledger.id)})
             self._health = (time.monotonic(), answer)
         return self._health[1]
 
 
-async def _body(request: Request) -> bytes | None:
-    """What was sent; None where that is too much, or comes too slowly."""
-    found = bytearray()
+async def _call(token: str, request: Request) -> tuple[Call, int]:
+    """What a request says, and with what it is refused where that is no callback and its token is known."""
+    body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for some in request.stream():
-                found += some
-                if len(found) > MAX_CALLBACK_BYTES:
-                    return None
+                body += some
+                if len(body) > MAX_CALLBACK_BYTES:
+                    return Call(token), 413
+        said = read_callback(bytes(body))
     except TimeoutError:
-        return None
-    return bytes(found)
+        return Call(token), 408
+    except NoCallback:
+        return Call(token), 400
+    return Call(token, said.taskId, said.state), 200
 
 
 def _not_found() -> Response:

@@ -212,14 +212,14 @@ class Database:
         """
         return await self._repeated(work, "read", patience)
 
-    async def time(self) -> datetime:
+    async def time(self, *, patience: float = PATIENCE) -> datetime:
         """The database's time."""
 
         async def ask(connection: AsyncConnection) -> datetime:
             found: datetime = (await connection.execute(select(self.now))).scalar_one()
             return found
 
-        return await self.read(ask)
+        return await self.read(ask, patience=patience)
 
     async def close(self) -> None:
         """Closes its connections; it can be used again."""

@@ -184,9 +184,9 @@ class Ledger:
         query = select(purchases).where(*conditions).order_by(purchases.c.id).limit(limit)
         return [Purchase.read(row) for row in (await connection.execute(query)).mappings()]
 
-    async def time(self) -> datetime:
-        """The database's time, UTC."""
-        return await in_backroom(self.db.time())
+    async def time(self, *, patience: float = PATIENCE) -> datetime:
+        """The database's time, UTC; one in trouble is waited for `patience` seconds."""
+        return await in_backroom(self.db.time(patience=patience))
 
     # Buying.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from prefect_kling.blocks import KlingStudio
+from prefect_kling.callbacks.listening import listener_of
 from prefect_kling.clips import ClipStorage
 from prefect_kling.flows.checking import import_checks
 from prefect_kling.flows.reckoning import Reckoner
@@ -131,6 +132,7 @@ async def prepare(
     await studio.get_client().aclose()
     ours = reckoner.desk
     await ours.ledger.reclaim(ours.account)
+    await listener_of(ours)  # where callbacks cannot be had as the settings say, nothing is bought
     limits = ours.limits if wish.budget is None else replace(ours.limits, per_run=micro_usd(wish.budget))
     prepared = Prepared(
         document=reckoner.document,

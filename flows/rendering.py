@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from prefect.logging import get_run_logger
 
 from prefect_kling.blocks import KlingStudio
+from prefect_kling.flows.announcing import Announcer
 from prefect_kling.flows.cutting import Cutting
 from prefect_kling.flows.films import remember
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
@@ -66,7 +67,7 @@ class _Run:
     def __init__(self, prepared: Prepared, studio: KlingStudio, cutting: Cutting) -> None:
         self.prepared, self.studio, self.cutting = prepared, studio, cutting
         self.plan, self.reckoner, self.desk = prepared.plan, prepared.reckoner, prepared.reckoner.desk
-        self.stage = Stage(prepared, studio)
+        self.stage, self.announcer = Stage(prepared, studio), Announcer(prepared)
         self.running: dict[str, asyncio.Task[ShotOutcome]] = {}
         self.shootings: dict[str, Shooting] = {}
 
@@ -119,6 +120,7 @@ class _Run:
         used = [shooting.used.purchase for shooting in self.shootings.values() if shooting.used is not None]
         if made_of is not None:
             await remember(self.prepared, made_of, film, used)
+            self.announcer.film(film, sum(outcome.usd for outcome in outcomes.values()))
         return film
 
     async def _shoot(self, shot: PlannedShot) -> ShotOutcome:
@@ -131,6 +133,8 @@ class _Run:
         clips = {need: outcome.clip for need, outcome in needed.items() if outcome.clip is not None}
         self.shootings[shot.id] = shooting = Shooting(self.stage, shot, clips)
         outcome = await shooting.outcome()
+        if outcome.status != "kept":
+            self.announcer.shot(outcome, await shooting.purchase(), shooting.error)
         if outcome.clip is not None:
             self.cutting.arrived(shot.id, outcome.clip)
         return outcome

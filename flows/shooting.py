@@ -69,6 +69,7 @@ class Shooting:
         self.stage, self.shot, self.clips = stage, shot, clips
         self.choice: Choice | None = None
         self.used: _Taken | None = None
+        self.error: Exception | None = None
         self._takes: dict[int, asyncio.Task[_Taken]] = {}
 
     async def outcome(self) -> ShotOutcome:
@@ -79,6 +80,7 @@ class Shooting:
             self.choice = await self.stage.reckoner.choice(self.shot, facts)
             self.used = used = await self._first_that_will_do(self.choice)
         except Exception as error:  # noqa: BLE001 - a shot's failure must not cancel its siblings; it is in the outcome
+            self.error = error
             outcome = ShotOutcome.failed(self.shot.id, error, await self._billed(self._number_of_failure()))
             get_run_logger().error("%s failed: %s", self.shot.id, outcome.error)
             tell(self.shot.id, "failed", outcome.error or "")
@@ -89,6 +91,16 @@ class Shooting:
         if not used.kept:
             tell(self.shot.id, "stored", f"{used.clip.seconds:.2f} s, {outcome.usd:.2f} USD")
         return outcome
+
+    async def purchase(self) -> Purchase | None:
+        """The row of the take that the film uses, or of the one that failed in this run."""
+        if self.used is None:
+            return await self._billed(self._number_of_failure())
+        try:
+            return await self.stage.desk.ledger.get(self.used.purchase)
+        except LedgerUnavailable as error:  # as in `_billed`
+            get_run_logger().warning("%s", error)
+            return None
 
     async def further(self) -> tuple[TakeOutcome, ...]:
         """What became of every other take; to be asked for once `outcome` is there. Nothing fails with them."""
@@ -194,7 +206,8 @@ class Shooting:
             submitted = Submitted(purchase=found.id, task_id=str(found.task_id))
         else:
             submitted = await self._bought(order, wording, name)
-        tell(name, "generating", f"task {submitted.task_id}")
+        called = ", which calls back" if self.stage.is_called else ""
+        tell(name, "generating", f"task {submitted.task_id}{called}")
         generated = await named(wait_for_video, f"{name} · generate")(submitted, studio)
         tell(name, "downloading")
         return submitted.purchase, await named(download_video, f"{name} · download")(generated, studio), False

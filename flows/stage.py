@@ -33,6 +33,7 @@ class Stage:
 
     Attributes:
         till_closed: why nothing more is bought in this run.
+        is_called: whether the gateway calls at a generation's end.
     """
 
     def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
@@ -40,6 +41,8 @@ class Stage:
         self.reckoner, self.desk = prepared.reckoner, prepared.reckoner.desk
         self.loopback = is_loopback_url(self.desk.settings.base_url)
         self.till_closed: KlingError | None = None
+        settings = self.desk.settings
+        self.is_called = bool(settings.callback_base_url or settings.receive_on)
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}
 

@@ -12,12 +12,13 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from prefect_kling.blocks import KlingStudio
+from prefect_kling.flows.announcing import money_trouble
 from prefect_kling.flows.outcome import Rendering
-from prefect_kling.flows.preparing import Wish, prepare
+from prefect_kling.flows.preparing import Prepared, Wish, prepare
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.rendering import render
 from prefect_kling.flows.runs import edition_of_run, run_id
-from prefect_kling.gateway.errors import StoryboardError
+from prefect_kling.gateway.errors import KlingError, StoryboardError
 from prefect_kling.ledger.money import shown
 from prefect_kling.storyboard.document import Storyboard
 
@@ -74,7 +75,15 @@ async def render_storyboard(
         budget=None if budget is None else Decimal(str(budget)),
         run=run_id(),
     )
-    prepared = await prepare(storyboard, studio, variables or {}, wish, allow_outside=allow_outside)
+    try:
+        prepared = await prepare(storyboard, studio, variables or {}, wish, allow_outside=allow_outside)
+        return _final_state(await _rendered(prepared, studio))
+    except KlingError as error:
+        money_trouble(studio.credentials.account, error)
+        raise
+
+
+async def _rendered(prepared: Prepared, studio: KlingStudio) -> Rendering:
     logger, title = get_run_logger(), prepared.document.storyboard.title
     reuse = prepared.reuse()
     if reuse is not None:
@@ -83,7 +92,7 @@ async def render_storyboard(
     logger.info("%s: %d shots, %s to buy at most%s", title, len(prepared.plan.shots), shown(prepared.micro_usd), apart)
     for shot in prepared.plan.shots:
         tell(shot.id, "planned", f"{shot.usd:.2f} USD")
-    return _final_state(await render(prepared, studio))
+    return await render(prepared, studio)
 
 
 def _final_state(rendering: Rendering) -> State[Any]:

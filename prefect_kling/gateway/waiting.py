@@ -102,7 +102,11 @@ async def wait_for(
     """
     begun, state, odd = clock(), None, 0
     missing_since: float | None = 0.0
-    pauses = _Pauses(alarm, poll_interval, sleep, rand, at_once=at_once)
+
+    def called() -> None:
+        logger.info("Task %s has called back", task_id)
+
+    pauses = _Pauses(alarm, called, poll_interval, sleep, rand, at_once=at_once)
     while True:
         await pauses.pause(max(0.0, max_wait - (clock() - begun)))
         waited = clock() - begun
@@ -135,13 +139,15 @@ class _Pauses:
     def __init__(
         self,
         alarm: Alarm | None,
+        called: Callable[[], None],
         interval: float,
         sleep: Callable[[float], Awaitable[None]],
         rand: Callable[[], float],
         *,
         at_once: bool,
     ) -> None:
-        self._alarm, self._interval, self._sleep, self._rand = alarm, interval, sleep, rand
+        self._alarm, self._called = alarm, called
+        self._interval, self._sleep, self._rand = interval, sleep, rand
         self._delays = poll_delays(interval, rand, called=alarm is not None)
         self._soon = 0.0 if at_once else None
 
@@ -151,7 +157,8 @@ class _Pauses:
         if self._alarm is None:
             await self._sleep(delay)
         elif await self._alarm.wait(delay):
-            # Whoever is asked again after this was called in vain, and not by the gateway.
+            self._called()
+            # Who pauses again after this was called in vain, and not by the gateway.
             self._alarm, self._soon = None, DOUBT_SECONDS
             self._delays = poll_delays(self._interval, self._rand)
 

@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Final, Protocol
 
 from prefect_kling.gateway.answers import Task
@@ -102,10 +103,7 @@ async def wait_for(
     """
     begun, state, odd = clock(), None, 0
     missing_since: float | None = 0.0
-
-    def called() -> None:
-        logger.info("Task %s has called back", task_id)
-
+    called = partial(logger.info, "Task %s has called back", task_id)
     pauses = _Pauses(alarm, called, poll_interval, sleep, rand, at_once=at_once)
     while True:
         await pauses.pause(max(0.0, max_wait - (clock() - begun)))

@@ -76,8 +76,7 @@ def called(tmp_path: Path, prefect_server: str) -> Callable[..., Any]:
 async def rendered(board: str, studio: KlingStudio, **wishes: Any) -> Rendering:
     async with asyncio.timeout(SOON):
         state: State[Any] = await render_storyboard(board, studio, return_state=True, **wishes)
-        found: Rendering = await state.aresult(raise_on_failure=False)
-    return found
+        return cast("Rendering", await state.aresult(raise_on_failure=False))
 
 
 async def test_each_shot_is_woken_by_its_callback_and_asked_about_once(called: Any, board: str) -> None:
@@ -89,15 +88,11 @@ async def test_each_shot_is_woken_by_its_callback_and_asked_about_once(called: A
 
 
 async def test_lost_answers_come_home_in_the_run_that_lost_them(called: Any, board: str) -> None:
-    async with called("lost-answer=@1,hung-answer=@2,html=@3", max_wait=100) as (server, studio):
-        # The hung one ends when its client gives up; the others wait for nothing but their callbacks.
-        server.service.faults._faults = tuple(
-            fault for fault in server.service.faults._faults if fault.name != "hung-answer"
-        )
+    async with called("lost-answer=@1,html=@3") as (server, studio):
         rendering = await rendered(board, studio)
         assert rendering.film is not None
         stats = server.service.stats()
-        assert (stats["creates"], stats["posts"], rendering.usd) == (3, 3, rendering.usd)
+        assert (stats["creates"], stats["posts"]) == (3, 3)
         assert stats["faults"] == {"lost-answer": 1, "html": 1}
         ours = await desk(studio.settings())
         assert {row.state for row in await ours.ledger.of_account(ours.account)} == {PurchaseState.STORED}
@@ -227,20 +222,19 @@ async def test_events_tell_of_callbacks_shots_and_the_film(called: Any, board: s
 
 
 @pytest.mark.parametrize(
-    ("faults", "fields", "balance", "names"),
+    ("faults", "fields", "names"),
     [
-        ("failed=@1", {}, 20.0, {"kling.shot.failed"}),
-        ("", {"budget_per_run": 0.2}, 20.0, {"kling.budget.reached"}),
-        ("lost-answer=@1,callback-drop=1", {"max_wait": 3}, 20.0, {"kling.purchase.uncertain", "kling.shot.failed"}),
+        ("failed=@1", {}, {"kling.shot.failed"}),
+        ("", {"budget_per_run": 0.2}, {"kling.budget.reached"}),
+        ("lost-answer=@1,callback-drop=1", {"max_wait": 3}, {"kling.purchase.uncertain", "kling.shot.failed"}),
     ],
     ids=["failed", "budget", "uncertain"],
 )
 async def test_events_tell_of_trouble(
-    called: Any, board: str, faults: str, fields: dict[str, Any], balance: float, names: set[str]
+    called: Any, board: str, faults: str, fields: dict[str, Any], names: set[str]
 ) -> None:
-    async with called(faults, poll_interval=0.05, **{k: v for k, v in fields.items()}) as (_, studio):
-        async with Heard(*names) as heard:
-            with contextlib.suppress(KlingError):
-                await rendered(board, studio)
-            events = await heard.until(lambda found: names <= {event.event for event in found})
-            assert all(KEY not in event.model_dump_json() for event in events)
+    async with called(faults, poll_interval=0.05, **fields) as (_, studio), Heard(*names) as heard:
+        with contextlib.suppress(KlingError):
+            await rendered(board, studio)
+        events = await heard.until(lambda found: names <= {event.event for event in found})
+        assert all(KEY not in event.model_dump_json() for event in events)

@@ -40,6 +40,7 @@ class SimulatedTask:
         cost: micro-dollars held for it.
         created_at, finish_at: seconds since the epoch; `finish_at` is the earliest moment of completion.
         fault: the generation fault that strikes it, if any.
+        polls: how often it was asked about and answered.
     """
 
     task_id: str
@@ -57,6 +58,7 @@ class SimulatedTask:
     fail_msg: str | None = None
     video_duration: float | None = None
     sha256: str | None = None
+    polls: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property

@@ -50,6 +50,9 @@ from prefect_kling.simulator.trace import Remembered
 
 __all__ = ["Refusal", "Service"]
 
+UNDRAWN = b"not drawn"
+TIMES_DUPLICATED = 3
+
 FAILURES = {
     "failed": ("500", "internal error while generating; nothing was billed"),
     "moderation": ("1301", "failure to pass the risk control system: the prompt or an input was found sensitive"),
@@ -243,6 +246,9 @@ class Service:
 
     def _render(self, task: SimulatedTask, inputs: FetchedInputs, media: MediaSpec) -> tuple[Path, float]:
         path = self.results.directory / f"{task.task_id}.mp4"
+        if not self.config.draw:
+            path.write_bytes(UNDRAWN)
+            return path, 0.0
         order = order_for(
             task.request,
             inputs,
@@ -274,7 +280,7 @@ class Service:
         if "callback-late" in faults:
             await self.clock.sleep_until(self.clock.now() + self.config.late_seconds)
         payload = callback_payload(task, self.result_url(task, origin))
-        for _ in range(2 if "callback-duplicate" in faults else 1):
+        for _ in range(TIMES_DUPLICATED if "callback-duplicate" in faults else 1):
             await self._post_callback(task, payload)
 
     async def _forge(self, task: SimulatedTask, origin: str) -> None:
@@ -309,6 +315,7 @@ class Service:
         task = self.tasks.get(wanted)
         if task is None:
             raise Refusal(404, f"task not found: {wanted}")
+        task.polls += 1
         return poll_data(task, self.result_url(task, origin))
 
     def result_url(self, task: SimulatedTask, origin: str) -> str:
@@ -352,6 +359,7 @@ class Service:
                     "state": task.state,
                     "micro_usd": task.cost,
                     "sha256": task.sha256,
+                    "polls": task.polls,
                     "problems": task.problems,
                 }
                 for task in self.tasks.values()

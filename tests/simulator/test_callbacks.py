@@ -129,17 +129,17 @@ async def test_a_callback_is_repeated_until_a_2xx(
         assert len({json.dumps(call, sort_keys=True) for _, call in box.calls}) == 1
 
 
-async def test_callbacks_are_dropped_doubled_and_forged(
+async def test_callbacks_are_dropped_tripled_and_forged(
     simulate: Any, until: Any, finish: Any, inbox: Open, order: dict[str, Any]
 ) -> None:
     spec = "callback-drop=@1,callback-duplicate=@2,callback-forged=@3"
     async with inbox() as box, simulate(faults=spec, generation_seconds=0.4) as (simulator, client):
         body = {**order, "callback_url": box.url}
         ids = [(await finish(client, body))["taskId"] for _ in range(3)]
-        await arrived(until, box, 4)
+        await arrived(until, box, 5)
         said = [call["data"] for _, call in box.calls]
-        assert [data["taskId"] for data in said] == [ids[1], ids[1], ids[2], ids[2]]
-        forged, true = (json.loads(data["resultJson"])["resultUrls"][0] for data in said[2:])
+        assert [data["taskId"] for data in said] == [ids[1], ids[1], ids[1], ids[2], ids[2]]
+        forged, true = (json.loads(data["resultJson"])["resultUrls"][0] for data in said[3:])
         assert ids[2] not in forged
         assert ids[2] in true
         assert (await client.get(forged)).status_code == 404

@@ -219,3 +219,13 @@ async def test_a_public_url_is_never_contacted_and_has_a_stand_in(
         body = {**order, "image_list": [{"image_url": "https://pictures.example.com/a-harbour-at-night.jpg"}]}
         data = await finish(client, body)
         assert data["state"] == "completed"
+
+
+async def test_clips_need_not_be_drawn(simulate: Any, finish: Any, order: dict[str, Any]) -> None:
+    """For measuring what is around them; each task also says how often it was asked about."""
+    async with simulate(draw=False) as (simulator, client):
+        data = await finish(client, order)
+        clip = await client.get(data["resultUrls"][0])
+        assert (data["state"], clip.content) == ("completed", b"not drawn")
+        stats = simulator.service.stats()
+        assert stats["tasks"][data["taskId"]]["polls"] == stats["polls"] > 0

@@ -23,6 +23,9 @@ def receive(*, host: str = "127.0.0.1", port: int = 8787, studio: StudioName = N
     port
         To listen on; 0 picks a free one.
     """
+    # The system's own resolver takes larger ones, and means other ports by them.
+    if not 0 <= port < 2**16:
+        raise KlingError(f"--port has to be from 0 to 65535, not {port}")
     quieten_prefect()
     from prefect_kling.callbacks.serving import serve
 

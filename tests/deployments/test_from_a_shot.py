@@ -6,11 +6,12 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, State
 
 from prefect_kling import KlingStudio
 from prefect_kling.flows import render_storyboard
@@ -42,9 +43,10 @@ async def test_each_finished_shot_of_the_storyboard_that_is_named_starts_a_run_w
         assert done.returncode == 0, done.stdout + done.stderr
     for title in ("Another", "Lighthouse"):
         (tmp_path / "film.yaml").write_text(BOARD.format(title=title))
-        rendering: Rendering = await (
-            await render_storyboard(str(tmp_path / "film.yaml"), studio, edition=title, return_state=True)
-        ).aresult()
+        state: State[Any] = await render_storyboard(
+            str(tmp_path / "film.yaml"), studio, edition=title, return_state=True
+        )
+        rendering: Rendering = await state.aresult()
     clip = rendering.shots[0].clip
     assert clip is not None
     (run,) = await started()

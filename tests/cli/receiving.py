@@ -79,9 +79,11 @@ async def address_of(child: asyncio.subprocess.Process) -> str:
 
 
 @asynccontextmanager
-async def receiving(environment: dict[str, str]) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A receiver on a free port, and its address; it is ended with the block where it is still there."""
-    child = await started("--port", 0, environment=environment)
+async def receiving(
+    environment: dict[str, str], port: int = 0
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A receiver, on any free port, and its address; it is ended with the block where it is still there."""
+    child = await started("--port", port, environment=environment)
     try:
         yield child, await address_of(child)
     finally:

@@ -20,7 +20,7 @@ import httpx
 
 from prefect_kling.clips import ClipStorage, without_password
 from prefect_kling.gateway.client import KlingClient
-from prefect_kling.gateway.errors import AuthenticationFailed, KlingError, TaskNotFound
+from prefect_kling.gateway.errors import AuthenticationFailed, KlingError, LedgerUnavailable, TaskNotFound
 from prefect_kling.settings import StudioSettings
 
 __all__ = ["Finding", "examine", "kept_apart", "money_finding"]
@@ -235,22 +235,37 @@ async def _receiver(settings: StudioSettings) -> list[Finding]:
     if binding is not None:
         said = f"a run receives its calls itself, on {settings.receive_on}, as a proxy passes them on from {base}"
         return [Finding("receiver", "ok", said)]
-    do = "start it (prefect-kling receive), see docs/callbacks.md; until then shots are polled, once a minute"
+    until = "; until then shots are polled, see docs/callbacks.md"
     try:
         async with httpx.AsyncClient(timeout=_PATIENCE) as client:
             answer = await client.get(f"{base}/health")
-        health = answer.json() if answer.status_code == httpx.codes.OK else {}
-        mark = health.get("ledger") if isinstance(health, dict) else None
-    except (httpx.HTTPError, ValueError) as error:
-        return [
-            Finding("receiver", "warning", f"{base} does not answer from here: {error or type(error).__name__}", do)
-        ]
+    except httpx.HTTPError as error:
+        said = f"{base} does not answer from here: {str(error) or type(error).__name__}"
+        return [Finding("receiver", "warning", said, f"start it (prefect-kling receive){until}")]
+    mark = _mark_in(answer)
     if mark is None:
-        return [Finding("receiver", "warning", f"{base}/health answers {answer.status_code}, and not as it should", do)]
-    if mark != await _mark_of_ledger(settings):
-        do = "give the receiver the ledger URL that runs have"
-        return [Finding("receiver", "warning", f"{base} answers, and writes to another ledger than runs do", do)]
+        said = f"{base}/health answers {answer.status_code}, and not as a receiver in good health"
+        do = "see whether the receiver runs and can use its ledger, and whether the address ends with its /kling path"
+        return [Finding("receiver", "warning", said, do + until)]
+    try:
+        ours = await _mark_of_ledger(settings)
+    except LedgerUnavailable:
+        said = f"{base} answers; whether it writes to the ledger of runs is not known while that cannot be used"
+        return [Finding("receiver", "warning", said, "see what is said of the ledger")]
+    if mark != ours:
+        said = f"{base} answers, and writes to another ledger than runs do"
+        return [Finding("receiver", "warning", said, f"give the receiver the ledger URL that runs have{until}")]
     return [Finding("receiver", "ok", f"{base} answers, and writes to the same ledger")]
+
+
+def _mark_in(answer: httpx.Response) -> str | None:
+    """Which ledger a receiver in good health writes to; None where it is none."""
+    try:
+        health = answer.json() if answer.status_code == httpx.codes.OK else None
+    except ValueError:
+        return None
+    mark = health.get("ledger") if isinstance(health, dict) else None
+    return mark if isinstance(mark, str) else None
 
 
 async def _mark_of_ledger(settings: StudioSettings) -> str:

@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pydantic import SecretStr
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from prefect_kling import checkup, cli_codes, cli_doctor
@@ -29,6 +29,7 @@ from prefect_kling.ledger.desk import close_ledgers, desk
 from prefect_kling.settings import StudioSettings
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
+from tests.cli.receiving import environment_in, receiving
 
 Said = tuple[int, dict[str, Finding]]
 Doctor = Callable[..., Said]
@@ -164,20 +165,28 @@ def test_what_a_balance_means(balance: str, frozen: str, state: str, said: str) 
 
 
 @asynccontextmanager
+async def serving(app: Starlette) -> AsyncIterator[str]:
+    """Somebody on this machine, at the address given."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
 async def answering(status: int, body: Any) -> AsyncIterator[str]:
     """A gateway that gives one answer to whoever asks for a balance."""
-    import uvicorn
 
     async def balance(_request: object) -> JSONResponse:
         return JSONResponse(body, status)
 
-    server = uvicorn.Server(uvicorn.Config(Starlette(routes=[Route("/v1/balance", balance)]), log_level="critical"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        task = asyncio.create_task(server.serve(sockets=[listening]))
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        server.should_exit = True
-        await task
+    async with serving(Starlette(routes=[Route("/v1/balance", balance)])) as origin:
+        yield f"{origin}/v1"
 
 
 @pytest.mark.parametrize(
@@ -301,6 +310,101 @@ async def test_what_a_driver_quotes_of_its_options_is_told_to_nobody(tmp_path: P
     assert found.state == FAILED
     assert "[2Jsignature mismatch: {'secret': '***', 'nested': {'keys': ['***']}}" in found.said
     assert found.said.isprintable()
+
+
+# Where callbacks are received.
+
+
+async def receiver_told(folder: Path, base: str = "", **fields: Any) -> Finding:
+    """What is found of the receiver, with a gateway on this machine, which may call it."""
+    return (await looked(folder, callback_base_url=base, **fields))["receiver"]
+
+
+async def test_a_run_may_receive_its_calls_itself(tmp_path: Path) -> None:
+    found = await receiver_told(tmp_path, receive_on="127.0.0.1:0")
+    assert (found.state, found.said) == ("ok", "a run receives its calls itself")
+    found = await receiver_told(tmp_path, "https://calls.example.org/kling", receive_on="0.0.0.0:8787")
+    assert (found.state, found.do) == ("ok", "")
+    assert "on 0.0.0.0:8787, as a proxy passes them on from https://calls.example.org/kling" in found.said
+
+
+@pytest.mark.parametrize(
+    ("base", "receive_on", "told"),
+    [
+        ("http://calls.example.org/kling", "", "it has to be https"),
+        ("https://10.0.0.7/kling", "", "a private or reserved address"),
+        ("https://calls.example.org/kling?key=", "", "no ?"),
+        ("", "0.0.0.0:8787", "callback_base_url is not"),
+        ("https://calls.example.org/kling", "8787", "HOST:PORT"),
+    ],
+)
+async def test_a_callback_address_that_cannot_be(tmp_path: Path, base: str, receive_on: str, told: str) -> None:
+    # Without a key nobody asks the gateway.
+    public = {"base_url": "https://gateway.example.org/v1", "api_key": SecretStr("")}
+    found = await receiver_told(tmp_path, base, receive_on=receive_on, **public)
+    assert found.state == FAILED
+    assert told in found.said
+    assert f"{SETTING}CALLBACK_BASE_URL" in found.do
+    assert f"{SETTING}RECEIVE_ON" in found.do
+
+
+async def test_the_receiver_of_the_same_ledger(tmp_path: Path) -> None:
+    async with receiving(environment_in(tmp_path)) as (_, base):
+        found = await receiver_told(tmp_path, f"{base}/")
+    assert (found.state, found.said, found.do) == ("ok", f"{base} answers, and writes to the same ledger", "")
+
+
+async def test_the_receiver_of_another_ledger(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    async with receiving(environment_in(tmp_path / "theirs")) as (_, base):
+        found = await receiver_told(tmp_path, base)
+        assert (found.state, found.said) == ("warning", f"{base} answers, and writes to another ledger than runs do")
+        assert "ledger URL" in found.do
+        # While nobody can tell, it is not said to be wrong.
+        (tmp_path / "folder.db").mkdir()
+        found = await receiver_told(tmp_path, base, ledger_url=SecretStr(f"sqlite:///{tmp_path / 'folder.db'}"))
+        assert (found.state, found.do) == ("warning", "see what is said of the ledger")
+
+
+async def test_a_receiver_that_is_not_there(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        base = f"http://127.0.0.1:{nobody.getsockname()[1]}/kling"
+        found = await receiver_told(tmp_path, base)
+    assert found.state == "warning"
+    assert found.said.startswith(f"{base} does not answer from here: ")
+    assert "prefect-kling receive" in found.do
+
+
+async def test_a_receiver_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "_PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        base = f"http://127.0.0.1:{silent.getsockname()[1]}/kling"
+        found = await receiver_told(tmp_path, base)
+    assert (found.state, found.said) == ("warning", f"{base} does not answer from here: ReadTimeout")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (503, {"error": "try again later"}),
+        (404, "Not Found"),
+        (301, {"ledger": "0123456789abcdef"}),
+        (200, {"status": "ok"}),
+        (200, {"status": "ok", "ledger": 7}),
+        (200, ["ok"]),
+        (200, None),
+    ],
+)
+async def test_what_is_no_receiver_in_good_health(tmp_path: Path, status: int, body: Any) -> None:
+    async def health(_request: object) -> Response:
+        return PlainTextResponse("<h1>It works!</h1>", status) if body is None else JSONResponse(body, status)
+
+    async with serving(Starlette(routes=[Route("/kling/health", health)])) as origin:
+        found = await receiver_told(tmp_path, f"{origin}/kling")
+    assert found.state == "warning"
+    assert found.said.startswith(f"{origin}/kling/health answers {status}, and not as")
+    assert "whether the address ends with its /kling path" in found.do
 
 
 # What does not answer.

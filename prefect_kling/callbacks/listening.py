@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -115,6 +116,11 @@ class Listener:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    @property
+    def hears_events(self) -> bool:
+        """Whether a Prefect server tells it of calls that are received elsewhere; the ledger is read in any case."""
+        return self._connected.is_set()
+
     def expects(self, purchase: Purchase) -> bool:
         """Whether a purchase's callback comes to where this process hears of it."""
         return purchase.callback is not None and purchase.callback == self.base
@@ -179,10 +185,13 @@ class Listener:
 
     async def _reread(self) -> None:
         before: set[tuple[int, str, float]] = set()
+        read = 0.0
         while True:
-            await asyncio.sleep(REREAD_SECONDS_WITH_EVENTS if self._connected.is_set() else REREAD_SECONDS)
-            if not self._alarms:
+            await asyncio.sleep(REREAD_SECONDS)
+            soon = self._connected.is_set() and time.monotonic() - read < REREAD_SECONDS_WITH_EVENTS
+            if soon or not self._alarms:
                 continue
+            read = time.monotonic()
             try:
                 hints = await heard_since(self._ledger, _WINDOW_SECONDS)
             except LedgerUnavailable as error:

@@ -37,6 +37,7 @@ def settings(tmp_path: Path) -> StudioSettings:
         ledger_url=SecretStr(f"sqlite:///{tmp_path / 'ledger.db'}"),
         home=tmp_path / "home",
         base_url="http://127.0.0.1:9/api/v1",
+        callback_base_url=BASE,
     )
 
 

@@ -54,12 +54,12 @@ def test_an_address_that_it_cannot_is_refused_before_anything_is_bought(
 def test_a_gateway_on_this_machine_may_be_told_to_call_this_machine(settings: StudioSettings) -> None:
     base = "http://127.0.0.1:8787/kling"
     assert callback_base(replace(settings, callback_base_url=base)) == base
-    assert callback_base(replace(settings, receive_on="127.0.0.1:0")) == ""
+    assert callback_base(replace(settings, callback_base_url="", receive_on="127.0.0.1:0")) == ""
 
 
 def test_to_receive_for_a_gateway_elsewhere_needs_a_public_address(settings: StudioSettings) -> None:
     with pytest.raises(KlingError, match="callback_base_url is not"):
-        callback_base(replace(settings, base_url=DEFAULT_BASE_URL, receive_on="127.0.0.1:8787"))
+        callback_base(replace(settings, base_url=DEFAULT_BASE_URL, callback_base_url="", receive_on="127.0.0.1:8787"))
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,6 @@ def alone() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def settings(settings: StudioSettings) -> StudioSettings:
-    return replace(settings, callback_base_url=BASE)
-
-
 async def here(settings: StudioSettings) -> tuple[Desk, Listener]:
     """A desk and a listener with a receiver of its own, on any port."""
     ours = await desk(replace(settings, callback_base_url="", receive_on="127.0.0.1:0"))

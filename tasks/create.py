@@ -17,7 +17,7 @@ from prefect_kling.gateway.prices import PriceTable, billed_seconds, micro_usd, 
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.buying import Buyer
 from prefect_kling.ledger.desk import Desk, Logger, desk
-from prefect_kling.ledger.homecoming import come_home
+from prefect_kling.ledger.homecoming import bring_home, come_home
 from prefect_kling.ledger.keys import base_key, canonical, key_of
 from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.tasks.results import Submitted
@@ -75,16 +75,15 @@ async def create_video(
 async def _buyer(ours: Desk, logger: Logger) -> Buyer:
     """A buyer that listens for callbacks before its first POST, where the studio has any."""
     listener = await listener_of(ours)
-    if listener is None:
-        return ours.buyer(logger)
 
     async def home(purchase: Purchase) -> Purchase:
-        if not listener.expects(purchase):
-            return purchase
-        async with listener.alarm(purchase) as alarm, ours.keeper(logger) as keeper:
-            return await come_home(keeper, purchase, alarm, max_wait=ours.settings.max_wait)
+        async with ours.keeper(logger) as keeper:
+            if listener is None or not listener.expects(purchase):
+                return await bring_home(keeper, purchase)  # it may have been called back before
+            async with listener.alarm(purchase) as alarm:
+                return await come_home(keeper, purchase, alarm, max_wait=ours.settings.max_wait)
 
-    return ours.buyer(logger, callback=listener.base, come_home=home)
+    return ours.buyer(logger, callback="" if listener is None else listener.base, come_home=home)
 
 
 def _ordered(request: OmniVideoRequest, ours: Desk, edition: str, take: int) -> Order:

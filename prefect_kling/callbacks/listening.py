@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import socket
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
@@ -40,8 +41,9 @@ __all__ = ["Listener", "listener_of"]
 
 REREAD_SECONDS: Final = 1.0
 REREAD_SECONDS_WITH_EVENTS: Final = 5.0
-_WINDOW_SECONDS: Final = 30.0
+_COMMITTED_WITHIN_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 5.0
+_TAKE_OVER_SECONDS: Final = 2.0
 _RECONNECT_SECONDS: Final = 1.0
 _MOST_SEEN: Final = 10_000
 _logger = logging.getLogger(__name__)
@@ -73,7 +75,11 @@ async def listener_of(desk: Desk) -> Listener | None:
             desk.ledger.close_before(close)
             made.starting = backroom().create_task(made.start(), context=_apart())
         listener = _open[key]
-        await asyncio.shield(listener.starting)
+        try:
+            await asyncio.shield(listener.starting)
+        except BaseException:
+            _open.pop(key, None)
+            raise
         return listener
 
     return await in_backroom(opened())
@@ -94,6 +100,7 @@ class Listener:
         self._settings, self._ledger, self._binding = settings, ledger, binding
         self._alarms = Alarms()
         self._server: Server | None = None
+        self._serving: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -112,9 +119,10 @@ class Listener:
         """Ends all of it; runs in the back room."""
         if self._server is not None:
             self._server.should_exit = True
-        for task in self._tasks[1 if self._server is not None else 0 :]:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        serving = [] if self._serving is None else [self._serving]
+        await asyncio.gather(*self._tasks, *serving, return_exceptions=True)
 
     @property
     def hears_events(self) -> bool:
@@ -142,12 +150,25 @@ class Listener:
             # Another run on this machine, most likely, with the same ledger: what it hears is read there.
             _logger.info("Calls are not received on %s:%d here: %s", binding.host, binding.port, error)
             self.base = self.base or f"http://{binding.host}:{binding.port}/kling"
+            self._tasks.append(asyncio.create_task(self._take_over(binding)))
             return
         self.base = self.base or f"{origin_of(listener)}/kling"
+        await self._serve(listener)
+
+    async def _take_over(self, binding: Binding) -> None:
+        """Receives as soon as whoever does so now has ended."""
+        while True:
+            await asyncio.sleep(_TAKE_OVER_SECONDS)
+            with suppress(OSError):
+                listener = listen(binding.host, binding.port)
+                return await self._serve(listener)
+
+    async def _serve(self, listener: socket.socket) -> None:
         started = asyncio.Event()
         app = receiver(self._settings, on_heard=self._heard)
         self._server = Server(app, started.set, lifespan="off", timeout_keep_alive=75, timeout_graceful_shutdown=1)
-        self._tasks.append(asyncio.create_task(self._server.serve(sockets=[listener])))
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        self._serving.add_done_callback(lambda _: started.set())
         await started.wait()
 
     def _heard(self, ledger: Ledger, call: Call, heard: Heard) -> None:
@@ -185,22 +206,26 @@ class Listener:
 
     async def _reread(self) -> None:
         before: set[tuple[int, str, float]] = set()
-        read = 0.0
+        read = time.monotonic()
         while True:
             await asyncio.sleep(REREAD_SECONDS)
-            soon = self._connected.is_set() and time.monotonic() - read < REREAD_SECONDS_WITH_EVENTS
-            if soon or not self._alarms:
+            now, last = time.monotonic(), read
+            if self._connected.is_set() and now - last < REREAD_SECONDS_WITH_EVENTS:
                 continue
-            read = time.monotonic()
+            if not self._alarms:
+                read = now  # who sets one looks for what was said before
+                continue
             try:
-                hints = await heard_since(self._ledger, _WINDOW_SECONDS)
+                # What is committed late was said earlier.
+                hints = await heard_since(self._ledger, now - last + _COMMITTED_WITHIN_SECONDS)
             except LedgerUnavailable as error:
                 _logger.debug("Callbacks cannot be looked for: %s", error)
                 continue
-            now = {(hint.purchase, hint.task_id, hint.heard_at.timestamp()) for hint in hints}
-            for purchase, task_id, _ in now - before:
+            read = now
+            found = {(hint.purchase, hint.task_id, hint.heard_at.timestamp()) for hint in hints}
+            for purchase, task_id, _ in found - before:
                 self._alarms.ring(purchase, task_id)
-            before = now
+            before = found
 
 
 def _apart() -> contextvars.Context:

@@ -98,8 +98,7 @@ class Buyer:
         max_wait: seconds that a 429, or a line for slots that does not move, is put up with.
         look_after: called while slots are waited for, to ask about purchases that nobody waits for.
         callback: the address that the gateway is asked to call, to which the token is added; empty for none.
-        come_home: waits for the callback of an uncertain purchase, and gives its row afterwards; None where no callback
-            can come.
+        come_home: looks, and waits, for the callback of an uncertain purchase, and gives its row afterwards.
         logger: where waiting is reported.
         sleep, rand, clock: time and chance, for tests.
         since_boot: seconds that go on while the machine sleeps, for tests.

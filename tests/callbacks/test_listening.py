@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -146,6 +147,25 @@ async def test_a_port_that_is_taken_leaves_the_ledger_to_be_read(
         async with listener.alarm(purchase) as alarm:
             await hear(other, [call(purchase)])
             assert await alarm.wait(SOON)
+
+
+async def test_who_waits_for_the_port_takes_it_over(
+    settings: StudioSettings, ours: Desk, bought: Bought, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_TAKE_OVER_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        there = await desk(replace(settings, callback_base_url="", receive_on=f"127.0.0.1:{port}"))
+        listener = await elsewhere(there)
+    purchase = await bought("fox", callback=listener.base)
+    async with listener.alarm(purchase) as alarm, httpx.AsyncClient() as client, asyncio.timeout(SOON):
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await client.post(f"{listener.base}/{purchase.token}", content=body())
+                break
+            await asyncio.sleep(0.05)
+        assert answer.status_code == 200
+        assert await alarm.wait(SOON)
 
 
 async def test_closing_the_ledger_ends_the_receiver(settings: StudioSettings, ours: Desk, alone: None) -> None:

@@ -20,6 +20,8 @@ from prefect_kling.flows.outcome import Rendering
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.desk import close_ledgers, desk
+from prefect_kling.ledger.hints import Call, hear
+from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.settling import settle_as_never_created
 from prefect_kling.ledger.states import State as PurchaseState
 from prefect_kling.simulator.config import SimulatorConfig
@@ -136,6 +138,19 @@ async def test_what_is_settled_by_hand_meanwhile_is_bought(called: Any, board: s
             rendering, _ = await asyncio.gather(rendered(board, studio), settle())
         assert rendering.film is not None
         assert server.service.stats()["creates"] == 4
+
+
+async def test_what_was_called_back_while_nobody_waited_comes_home_in_the_next_run(called: Any, board: str) -> None:
+    async with called("lost-answer=@1,callback-drop=1", poll_interval=0.05, max_wait=2) as (server, studio):
+        assert (await rendered(board, studio)).film is None
+        ours = await desk(studio.settings())
+        (lost,) = await ours.ledger.of_account(ours.account, purchases.c.state == str(PurchaseState.UNCERTAIN))
+        (task,) = [t for t in server.service.tasks.values() if lost.token in str(t.request.callback_url)]
+        await hear(ours.ledger, [Call(lost.token, task.task_id, "completed")])
+        # Also where callbacks are not asked for any more.
+        rendering = await rendered(board, studio.model_copy(update={"receive_on": ""}))
+        assert rendering.film is not None
+        assert server.service.stats()["creates"] == 3
 
 
 async def test_a_single_video_is_called_back_too(called: Any) -> None:

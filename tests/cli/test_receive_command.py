@@ -32,7 +32,12 @@ async def ended(child: asyncio.subprocess.Process) -> tuple[int | None, str]:
 
 async def failure(*arguments: object, environment: dict[str, str]) -> tuple[int | None, str]:
     """The exit code of a receiver that cannot be, and the one line that it says."""
-    code, said = await ended(await started(*arguments, environment=environment))
+    child = await started(*arguments, environment=environment)
+    try:
+        code, said = await ended(child)
+    finally:
+        if child.returncode is None:
+            child.kill()
     (line,) = said.splitlines()
     return code, line
 

@@ -74,16 +74,27 @@ async def proxying(receiver: str, folder: Path) -> AsyncIterator[Proxy]:
     try:
         authority = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         async with asyncio.timeout(30):
-            while not (authority.exists() and b"serving initial configuration" in (folder / "log").read_bytes()):
+            while not (authority.exists() and b"certificate obtained successfully" in (folder / "log").read_bytes()):
                 assert child.returncode is None, (folder / "log").read_text()
                 await asyncio.sleep(0.05)
         trusted = ssl.create_default_context(cafile=str(authority))
         async with httpx.AsyncClient(base_url=f"https://localhost:{port}", verify=trusted, timeout=20) as client:
+            await served(client)
             yield Proxy(client, folder / "log")
     finally:
         if child.returncode is None:
             child.terminate()
         await child.wait()
+
+
+async def served(client: httpx.AsyncClient) -> None:
+    """Waits until the certificate that was obtained is the one in use."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(httpx.ConnectError):
+                await client.get("/")
+                return
+            await asyncio.sleep(0.05)
 
 
 def receiver_of(address: str) -> str:

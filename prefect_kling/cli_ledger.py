@@ -11,7 +11,7 @@ import asyncio
 import json as jsonlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
@@ -40,6 +40,7 @@ from prefect_kling.terminal import announce
 # The ledger and Prefect are imported where they are used: every command of `prefect-kling` imports this module.
 if TYPE_CHECKING:
     from prefect_kling.ledger.desk import Desk
+    from prefect_kling.ledger.hints import Hint
     from prefect_kling.ledger.pruning import Pruned
     from prefect_kling.ledger.purchases import Purchase
     from prefect_kling.ledger.reports import Budget, Budgets, Spending
@@ -111,11 +112,11 @@ def show(token: str, /, *, studio: StudioName = None, json: Json = False) -> int
     json
         Print one JSON document to stdout, with the whole token.
     """
-    purchase = _run(_show(studio, token))
+    purchase, hints = _run(_show(studio, token))
     if json:
-        _print_whole(purchase, studio)
+        _print_whole(purchase, studio, hints)
     else:
-        print_purchase(purchase, _resolving(purchase, studio))
+        print_purchase(purchase, _resolving(purchase, studio), hints)
     return 0
 
 
@@ -302,9 +303,12 @@ async def _list(
         return await latest(desk.ledger, desk.account, *conditions, limit=limit)
 
 
-async def _show(studio: str | None, token: str) -> Purchase:
+async def _show(studio: str | None, token: str) -> tuple[Purchase, list[Hint]]:
+    from prefect_kling.ledger.hints import hints_of
+
     async with _desk(studio) as desk:
-        return await _named(studio, desk, token)
+        purchase = await _named(studio, desk, token)
+        return purchase, await hints_of(desk.ledger, [purchase.id])
 
 
 async def _named(studio: str | None, desk: Desk, token: str) -> Purchase:
@@ -436,10 +440,14 @@ def _resolving(purchase: Purchase, studio: str | None) -> list[str]:
     return [typed(command, studio) for command in resolving(purchase)] if purchase.state is State.UNCERTAIN else []
 
 
-def _print_whole(purchase: Purchase, studio: str | None) -> None:
+def _print_whole(purchase: Purchase, studio: str | None, hints: Sequence[Hint] = ()) -> None:
     from prefect_kling.ledger.reports import as_json
 
     found = as_json(purchase, whole=True)
+    if hints:
+        found["called_back"] = [
+            {"task_id": hint.task_id, "state": hint.state, "heard_at": hint.heard_at.isoformat()} for hint in hints
+        ]
     if resolve := _resolving(purchase, studio):
         found["resolve"] = resolve
     _print_json(found)

@@ -18,6 +18,7 @@ from prefect_kling.ledger.states import State
 from prefect_kling.terminal import stdout_console
 
 if TYPE_CHECKING:
+    from prefect_kling.ledger.hints import Hint
     from prefect_kling.ledger.purchases import Purchase
     from prefect_kling.ledger.reports import Budget, Budgets
 
@@ -100,8 +101,14 @@ def _narrow(found: Sequence[Purchase]) -> Table:
     return table
 
 
-def print_purchase(purchase: Purchase, resolve: Sequence[str] = ()) -> None:
-    """Everything about one, but for the whole token; for an uncertain one also both commands that settle it."""
+def print_purchase(purchase: Purchase, resolve: Sequence[str] = (), hints: Sequence[Hint] = ()) -> None:
+    """Everything about one, but for the whole token; for an uncertain one also both commands that settle it.
+
+    Args:
+        purchase: the one.
+        resolve: those commands.
+        hints: what callbacks have said of it, the newest first.
+    """
     from prefect_kling.ledger.reports import to_do
 
     order, clip = purchase.order, purchase.clip
@@ -122,6 +129,7 @@ def print_purchase(purchase: Purchase, resolve: Sequence[str] = ()) -> None:
         ("created", _time(purchase.created_at)),
         ("sent", _time(purchase.sent_at)),
         ("answered", _time(purchase.answered_at)),
+        *(("called back", f"{_time(hint.heard_at)}: task {hint.task_id}, {hint.state}") for hint in hints[:5]),
         ("last asked", _time(purchase.polled_at)),
         ("ended", _time(purchase.ended_at)),
         ("stored", _time(purchase.stored_at)),

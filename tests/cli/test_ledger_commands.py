@@ -27,6 +27,7 @@ from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.answers import Answer
 from prefect_kling.ledger.desk import Desk, close_ledgers, desk
 from prefect_kling.ledger.films import FilmRecord, remember_film
+from prefect_kling.ledger.hints import Call, hear
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.keys import base_key, canonical, key_of
 from prefect_kling.ledger.money import Limits
@@ -331,6 +332,18 @@ def test_an_uncertain_purchase_is_shown_with_both_commands_that_settle_it(comman
     assert "the connection was reset" in out
     assert f"around {purchase.sent_at:%Y-%m-%d %H:%M:%S} UTC" in out
     assert json.loads(command("ledger", "show", purchase.short, "--json")[1])["resolve"] == commands
+
+
+def test_what_callbacks_said_is_shown(command: Command) -> None:
+    purchase = made(State.UNCERTAIN)
+    assert "called back" not in command("ledger", "show", purchase.short)[1]
+    call = Call(purchase.token, "a-task", "completed")
+    with_desk(lambda there: hear(there.ledger, [call]))
+    out = command("ledger", "show", purchase.short)[1]
+    (line,) = [line for line in out.splitlines() if "called back" in line]
+    assert line.endswith("task a-task, completed")
+    (said,) = json.loads(command("ledger", "show", purchase.short, "--json")[1])["called_back"]
+    assert (said["task_id"], said["state"]) == ("a-task", "completed")
 
 
 def test_what_came_from_outside_cannot_write_to_the_terminal(command: Command) -> None:

@@ -39,8 +39,8 @@ On a poll, a download, an upload: `poll-429`, `poll-500`, `poll-502`, `poll-503`
 connection ends halfway); `upload-500`, `upload-502`, `upload-503`, `upload-504`.
 
 On the callback, one opportunity for each task with a `callback_url`: `callback-drop` (never sent), `callback-duplicate`
-(sent three times), `callback-late` (sent `late_seconds` after the end), `callback-forged` (while the task still runs somebody
-else posts that it has completed, with a URL of nothing; the true one follows).
+(sent three times), `callback-late` (sent `late_seconds` after the end), `callback-forged` (while the task still runs
+somebody else posts that it has completed, with a URL of nothing; the true one follows).
 """
 
 from __future__ import annotations

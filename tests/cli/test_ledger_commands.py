@@ -341,7 +341,7 @@ def test_what_callbacks_said_is_shown(command: Command) -> None:
     with_desk(lambda there: hear(there.ledger, [call]))
     out = command("ledger", "show", purchase.short)[1]
     (line,) = [line for line in out.splitlines() if "called back" in line]
-    assert line.endswith("task a-task, completed")
+    assert line.rstrip().endswith("task a-task, completed")
     (said,) = json.loads(command("ledger", "show", purchase.short, "--json")[1])["called_back"]
     assert (said["task_id"], said["state"]) == ("a-task", "completed")
 

@@ -53,7 +53,8 @@ class ReceiverProcess:
         self.base = f"http://127.0.0.1:{self._port}/kling"
         self._log, self._before = folder / "receiver.log", before
         self._environment = clean_environment(
-            **{"PREFECT_HOME": str(folder / "receiver"), "PREFECT_INTEGRATIONS_KLING_LEDGER_URL": ledger_url},
+            PREFECT_HOME=str(folder / "receiver"),
+            PREFECT_INTEGRATIONS_KLING_LEDGER_URL=ledger_url,
             **(environment or {}),
         )
         self._process: asyncio.subprocess.Process | None = None

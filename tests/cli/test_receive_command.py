@@ -116,6 +116,21 @@ async def test_a_call_that_is_under_way_is_answered_first(ours: Desk, tmp_path: 
     assert [hint.task_id for hint in await hints_of(ours.ledger, [purchase.id])] == ["t-fox"]
 
 
+async def test_a_prefect_server_that_is_away_takes_nothing_from_a_call(ours: Desk, tmp_path: Path) -> None:
+    purchase = await bought(ours)
+    environment = environment_in(tmp_path, PREFECT_API_URL="http://127.0.0.1:9/api")
+    async with receiving(environment) as (child, address), httpx.AsyncClient() as client:
+        for task_id in ("t-fox", "t-elk"):
+            answer = await client.post(f"{address}/{purchase.token}", content=callback(task_id))
+            assert answer.status_code == 200
+        child.terminate()
+        code, said = await ended(child)
+    assert code == 0
+    assert said.startswith(f"{purchase.short}: task t-fox is said to be completed\n")
+    assert purchase.token not in said
+    assert {hint.task_id for hint in await hints_of(ours.ledger, [purchase.id])} == {"t-fox", "t-elk"}
+
+
 async def test_a_taken_port_is_told(tmp_path: Path) -> None:
     async with receiving(environment_in(tmp_path)) as (_, address):
         port = httpx.URL(address).port

@@ -35,7 +35,7 @@ from prefect.logging import disable_run_logger
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from benchmarks.postgresql import PostgreSQL
-from benchmarks.receivers import ReceiverProcess, receiving
+from benchmarks.receivers import ReceiverProcess
 from prefect_kling.blocks import KlingCredentials, KlingStudio
 from prefect_kling.ledger.desk import close_ledgers, desk
 from prefect_kling.ledger.hints import MOST_HINTS, hints_of
@@ -48,8 +48,8 @@ from prefect_kling.tasks import create_video, download_video, wait_for_video
 
 __all__ = ["LOST", "PESTERED", "Outcome", "Report", "Way", "calling"]
 
-GENERATION_SECONDS: Final = 1.5
-POLL_INTERVAL: Final = 0.25
+GENERATION_SECONDS: Final = 1.0
+POLL_INTERVAL: Final = 0.15
 """Short, as a callback that never comes is waited for 24 times as long."""
 AT_ONCE: Final = 40
 SAME_BYTES: Final = MediaSpec(options="aq-mode=0:mbtree=0")
@@ -201,11 +201,14 @@ class _Batch:
         begun = time.monotonic()
         config = SimulatorConfig(
             seed=self.seed, faults=self.way.faults, generation_seconds=GENERATION_SECONDS, jitter=0.5, shrink=8,
-            late_seconds=2, media=SAME_BYTES, api_key=self.key, balance="100000",
+            late_seconds=1, media=SAME_BYTES, api_key=self.key, balance="100000",
         )  # fmt: skip
         async with AsyncExitStack() as stack:
             self.gateway = await stack.enter_async_context(running(config))
-            receiver = await stack.enter_async_context(receiving(self.folder, self.ledger_url))
+            receiver = ReceiverProcess(self.folder, self.ledger_url)
+            if self.way.called:
+                stack.push_async_callback(receiver.end)
+                await receiver.start()
             studio = self._studio(receiver)
             self.desk = await desk(studio.settings())
             stack.push_async_callback(close_ledgers)

@@ -118,16 +118,24 @@ async def running(
         await asyncio.to_thread(thread.join)
 
 
-def serve(config: SimulatorConfig | None = None, port: int = 0, *, announce: Callable[[str], None]) -> None:
+def serve(
+    config: SimulatorConfig | None = None,
+    port: int = 0,
+    *,
+    announce: Callable[[str], None],
+    clock: Clock | None = None,
+) -> None:
     """Serves on 127.0.0.1 until SIGINT or SIGTERM, then cleans up and returns.
 
     Args:
         config: what the simulator is like; None for the defaults.
         port: 0 for any free one.
         announce: is called once, with the base URL, when the simulator serves.
+        clock: its time; None for the machine's.
 
     Raises:
         OSError: the port is taken.
     """
     listener = listen(HOST, port)
-    serve_until_signal(_Server(create_app(config), lambda: announce(f"{origin_of(listener)}{BASE_PATH}")), listener)
+    app = create_app(config, clock=clock)
+    serve_until_signal(_Server(app, lambda: announce(f"{origin_of(listener)}{BASE_PATH}")), listener)

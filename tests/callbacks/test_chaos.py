@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.calling import LOST, PESTERED, Report, calling
 
-SHOTS = 30
+SHOTS = 24
 SEED = 20261123
 
 

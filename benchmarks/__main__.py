@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.row import Row
 
-ALL = ("planning", "importing", "memory", "ledger", "joining", "rendering", "rerunning")
+ALL = ("planning", "importing", "memory", "ledger", "joining", "rendering", "rerunning", "waking")
 
 
 def main() -> None:

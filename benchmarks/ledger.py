@@ -22,7 +22,7 @@ from prefect_kling.ledger.purchases import Account, Order
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 
-__all__ = ["measure"]
+__all__ = ["filler", "measure"]
 
 SHOTS, ROWS, ROUNDS = 100, 100_000, 5
 ACCOUNT = Account("https://gateway.example.com/api/v1")
@@ -89,12 +89,15 @@ async def _fill(ledger: Ledger) -> None:
 
     async def work(connection: AsyncConnection) -> None:
         for start in range(0, ROWS, 5000):
-            await connection.execute(insert(purchases), [_row(account_id, now, n) for n in range(start, start + 5000)])
+            await connection.execute(
+                insert(purchases), [filler(account_id, now, n) for n in range(start, start + 5000)]
+            )
 
     await in_backroom(ledger.db.write(work))
 
 
-def _row(account_id: int, now: Any, number: int) -> dict[str, Any]:
+def filler(account_id: int, now: Any, number: int) -> dict[str, Any]:
+    """A row of `kling_purchases`, stored, of which there can be any number."""
     return {
         "token": f"{number:032x}", "account_id": account_id, "edition": "main", "key": f"k1:{number:064x}#1",
         "state": "stored", "spare": False, "storyboard": "filler", "document": "", "shot": f"s{number}", "take": 1,

@@ -58,9 +58,14 @@ def measure() -> list[Row]:
 async def _measured(folder: Path, server: PostgreSQL) -> list[Row]:
     rows = await _waking(folder / "waking", server)
     rows += await _asking(folder / "asking")
-    rows += await _receiving(folder / "receiving-1", "SQLite", f"sqlite:///{folder / 'receiving.db'}")
-    rows += await _receiving(folder / "receiving-2", "PostgreSQL", server.new_database())
+    rows += await _receiving(_made(folder / "receiving-1"), "SQLite", f"sqlite:///{folder / 'receiving.db'}")
+    rows += await _receiving(_made(folder / "receiving-2"), "PostgreSQL", server.new_database())
     return rows
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
 
 
 # --- how soon ---
@@ -69,7 +74,7 @@ async def _measured(folder: Path, server: PostgreSQL) -> list[Row]:
 async def _waking(folder: Path, server: PostgreSQL) -> list[Row]:
     rows: list[Row] = []
     async with _held_gateway() as gateway, _prefect(folder / "prefect") as prefect:
-        plain = await _woken(folder / "plain", gateway, "", "plain", SPREAD_SECONDS)
+        plain = await _woken(_made(folder / "plain"), gateway, "", "plain", SPREAD_SECONDS)
         rows += _beside("plain 5 s poller, answered", plain.answer, "a poller's mean, half of 5 s", 2500, 5000)
         number = 0
         for database in ("SQLite", "PostgreSQL"):
@@ -79,8 +84,7 @@ async def _waking(folder: Path, server: PostgreSQL) -> list[Row]:
                 (", no Prefect server", SPREAD_SECONDS, ""),
             ):
                 number += 1
-                place = folder / str(number)
-                place.mkdir(parents=True)
+                place = _made(folder / str(number))
                 url = server.new_database() if database == "PostgreSQL" else f"sqlite:///{place / 'ledger.db'}"
                 ours = await _woken(place, gateway, url, "ours", spread, api)
                 name = f"{database}{how}, completed → "
@@ -132,6 +136,7 @@ async def _held_gateway() -> AsyncIterator[_Gateway]:
 @contextlib.asynccontextmanager
 async def _prefect(folder: Path) -> AsyncIterator[str]:
     """A Prefect server of its own, and its API's address."""
+    await asyncio.to_thread(folder.mkdir, parents=True)
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     environment = clean_environment(
@@ -144,20 +149,22 @@ async def _prefect(folder: Path) -> AsyncIterator[str]:
     )  # fmt: skip
     try:
         async with asyncio.timeout(90), httpx.AsyncClient(trust_env=False) as client:
-            while True:
+            while process.returncode is None:
                 try:
                     if (await client.get(f"{api}/health")).is_success:
                         break
                 except httpx.TransportError:
                     await asyncio.sleep(0.2)
+        if process.returncode is not None:
+            raise RuntimeError(f"the Prefect server has ended with {process.returncode}")
         yield api
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await process.wait()
 
 
 async def _woken(folder: Path, gateway: _Gateway, ledger_url: str, way: str, spread: float, api: str = "") -> Woken:
-    folder.mkdir(parents=True, exist_ok=True)
     server = {"PREFECT_API_URL": api} if api else {}
     async with contextlib.AsyncExitStack() as stack:
         job: dict[str, Any] = {
@@ -184,8 +191,7 @@ async def _asking(folder: Path) -> list[Row]:
     async with running(config) as gateway, contextlib.AsyncExitStack() as stack:
         waiting = []
         for name, way in (("called", "ours"), ("polled", "ours"), ("plain", "plain")):
-            place = folder / name
-            place.mkdir(parents=True)
+            place = _made(folder / name)
             job: dict[str, Any] = {
                 "folder": str(place), "ledger_url": f"sqlite:///{place / 'ledger.db'}", "base_url": gateway.base_url,
                 "shots": ASKED, "name": name, "way": way,
@@ -272,7 +278,6 @@ def _late(answer: dict[str, Any], gateway: Running, now: float) -> float:
 
 async def _receiving(folder: Path, database: str, ledger_url: str) -> list[Row]:
     """Calls at a steady rate, to a receiver that has one core, while shots wait in another process."""
-    folder.mkdir(parents=True)
     core = min(os.sched_getaffinity(0))
     async with await Ledger.open(ledger_url, answers=folder / "answers.jsonl") as ledger:
         receiver = ReceiverProcess(folder, ledger_url, before=("taskset", "--cpu-list", str(core)))

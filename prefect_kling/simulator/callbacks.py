@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,11 +12,13 @@ import httpx
 from prefect_kling.simulator.clock import Clock
 from prefect_kling.simulator.inputs import Unfetchable, loopback_target
 
-__all__ = ["ATTEMPT_SECONDS", "GIVE_UP_SECONDS", "deliver", "retry_delays"]
+__all__ = ["ATTEMPT_SECONDS", "AT_ONCE", "GIVE_UP_SECONDS", "deliver", "retry_delays"]
 
 ATTEMPT_SECONDS = 10.0
 GIVE_UP_SECONDS = 30 * 60.0
 LONGEST_PAUSE = 60.0
+AT_ONCE = 32
+"""Attempts; a client with hundreds of them in line spends its time on the line."""
 
 
 def retry_delays() -> Iterator[float]:
@@ -31,7 +34,13 @@ def retry_delays() -> Iterator[float]:
 
 
 async def deliver(
-    url: str, payload: Mapping[str, Any], *, client: httpx.AsyncClient, clock: Clock, counts: Counter[str]
+    url: str,
+    payload: Mapping[str, Any],
+    *,
+    client: httpx.AsyncClient,
+    turns: asyncio.Semaphore,
+    clock: Clock,
+    counts: Counter[str],
 ) -> bool:
     """Posts `payload` until somebody answers 2xx or the schedule ends.
 
@@ -39,6 +48,7 @@ async def deliver(
         url: as in `callback_url`; one that is not loopback is never contacted.
         payload: the whole JSON.
         client: its timeout is replaced by the gateway's 10 s an attempt.
+        turns: one is taken for each attempt.
         clock: waits between attempts are on it.
         counts: `attempts`, `delivered`, `given_up` and `not_loopback` are added here.
 
@@ -57,7 +67,8 @@ async def deliver(
     while True:
         counts["attempts"] += 1
         try:
-            answer = await client.post(target, json=payload, timeout=ATTEMPT_SECONDS)
+            async with turns:
+                answer = await client.post(target, json=payload, timeout=ATTEMPT_SECONDS)
         except httpx.HTTPError:
             counts["unreachable"] += 1
         else:

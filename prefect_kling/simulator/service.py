@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from prefect_kling.gateway.prices import estimate_cost, micro_usd
 from prefect_kling.gateway.requests import Model, OmniVideoRequest
 from prefect_kling.simulator.account import Account, NotEnough, usd
-from prefect_kling.simulator.callbacks import deliver
+from prefect_kling.simulator.callbacks import AT_ONCE, deliver
 from prefect_kling.simulator.clock import Clock, RealClock
 from prefect_kling.simulator.config import MEDIA_MARKER, MediaSpec, SimulatorConfig
 from prefect_kling.simulator.faults import CALLBACK_FAULTS, GENERATION_FAULTS, SPOILING_FAULTS, Faults
@@ -113,7 +113,10 @@ class Service:
         )
         # Apart from rendering: a create that waits behind clips being drawn is a create whose answer is lost.
         self._looking = ThreadPoolExecutor(2, thread_name_prefix="kling-simulator-inputs")
-        self._client = httpx.AsyncClient(trust_env=False)
+        # A connection each is kept: to open one takes longer than to call.
+        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
+        self._client = httpx.AsyncClient(trust_env=False, limits=limits)
+        self._turns = asyncio.Semaphore(AT_ONCE)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -290,7 +293,12 @@ class Service:
 
     async def _post_callback(self, task: SimulatedTask, payload: Mapping[str, Any]) -> None:
         await deliver(
-            task.request.callback_url or "", payload, client=self._client, clock=self.clock, counts=self.callbacks
+            task.request.callback_url or "",
+            payload,
+            client=self._client,
+            turns=self._turns,
+            clock=self.clock,
+            counts=self.callbacks,
         )
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

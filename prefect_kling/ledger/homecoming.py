@@ -10,7 +10,8 @@ from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
-from prefect_kling.gateway.errors import GatewayUnavailable, RateLimited, TaskNotFound
+from prefect_kling.gateway.answers import Task
+from prefect_kling.gateway.errors import KlingError, TaskNotFound
 from prefect_kling.gateway.waiting import Alarm
 from prefect_kling.ledger.hints import hints_of
 from prefect_kling.ledger.keeping import Keeper
@@ -44,15 +45,14 @@ async def bring_home(keeper: Keeper, purchase: Purchase, asked: dict[str, bool] 
     for hint in await hints_of(ledger, [purchase.id]):
         if hint.task_id in asked:
             continue
-        asked[hint.task_id] = await ledger.by_task(account, hint.task_id) is not None
+        other = await ledger.by_task(account, hint.task_id)
+        if other is not None and other.id == purchase.id:
+            return other  # somebody else who waits has brought it home meanwhile
+        asked[hint.task_id] = other is not None
         if asked[hint.task_id]:
             continue
-        try:
-            task = await keeper.client.get(hint.task_id)
-        except TaskNotFound:
-            continue
-        except (GatewayUnavailable, RateLimited) as error:
-            logger.warning("No news of task %s, which may be %s: %s", hint.task_id, purchase.named, error)
+        task = await _named(keeper, purchase, hint.task_id)
+        if task is None:
             continue
         why = objection(purchase, task, callback=True)
         if why is not None:
@@ -70,6 +70,18 @@ async def bring_home(keeper: Keeper, purchase: Purchase, asked: dict[str, bool] 
     return purchase
 
 
+async def _named(keeper: Keeper, purchase: Purchase, task_id: str) -> Task | None:
+    """How the gateway describes a task that somebody named for a purchase; None where it does not, now."""
+    try:
+        return await keeper.client.get(task_id)
+    except TaskNotFound:
+        return None
+    except KlingError as error:
+        # Whatever it is: who knows the token may have named one that the gateway does not let us see.
+        keeper.logger.warning("No news of task %s, which may be %s: %s", task_id, purchase.named, error)
+        return None
+
+
 async def come_home(keeper: Keeper, purchase: Purchase, alarm: Alarm, *, max_wait: float) -> Purchase:
     """Waits until an uncertain purchase is settled: by a callback, by somebody's hand, or not within `max_wait`.
 
@@ -83,7 +95,7 @@ async def come_home(keeper: Keeper, purchase: Purchase, alarm: Alarm, *, max_wai
         Its row, which is still uncertain where nothing came.
     """
     sent = purchase.sent_at or purchase.created_at
-    told, asked = False, dict[str, bool]()
+    told, asked, looked = False, dict[str, bool](), keeper.clock()
     while True:
         purchase = await bring_home(keeper, await keeper.ledger.get(purchase.id), asked)
         if purchase.state is not State.UNCERTAIN:
@@ -100,6 +112,8 @@ async def come_home(keeper: Keeper, purchase: Purchase, alarm: Alarm, *, max_wai
                 left,
                 purchase.short,
             )
-        if not await alarm.wait(min(left, LOOK_EVERY)):
-            # Those that the gateway did not know, or gave no news of, may be there by now.
+        rung = await alarm.wait(min(left, LOOK_EVERY))
+        if not rung or keeper.clock() - looked >= LOOK_EVERY:
+            # Those that the gateway did not know, or gave no news of, may be there by now; however often it rings.
+            looked = keeper.clock()
             asked = {task_id: known for task_id, known in asked.items() if known}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from prefect_kling.clips import ClipStorage
@@ -16,7 +18,7 @@ from prefect_kling.gateway.errors import GenerationFailed, PurchaseUncertain
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.buying import Buyer
 from prefect_kling.ledger.hints import Call, hear
-from prefect_kling.ledger.homecoming import bring_home, come_home
+from prefect_kling.ledger.homecoming import LOOK_EVERY, bring_home, come_home
 from prefect_kling.ledger.keeping import Keeper
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.money import Limits
@@ -67,6 +69,16 @@ async def server() -> AsyncIterator[Running]:
 async def keeper(ledger: Ledger, server: Running, tmp_path: Path) -> AsyncIterator[Keeper]:
     async with KlingClient(KEY, base_url=server.base_url) as client:
         yield Keeper(ledger, Account(server.base_url), client, ClipStorage(str(tmp_path / "storage")))
+
+
+@dataclass
+class Clock:
+    """A clock that stands still unless it is moved."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Till:
@@ -217,6 +229,50 @@ async def test_a_task_that_the_gateway_does_not_know_yet_is_asked_about_again(
             return await super().wait(seconds)
 
     assert (await come_home(keeper, lost, Later(), max_wait=600)).task_id == task_id
+
+
+async def test_one_that_is_named_again_and_again_keeps_no_other_from_being_asked_about_again(
+    till: Till, keeper: Keeper, server: Running
+) -> None:
+    lost, task_id = await till.lost()
+    hidden, clock = server.service.tasks.pop(task_id), Clock()
+    await till.called(lost, task_id)
+
+    async def a_lie() -> None:
+        server.service.tasks[task_id] = hidden
+        clock.now += LOOK_EVERY / 3
+        await till.called(lost, "false")
+
+    bell = Bell(*[a_lie] * 9)
+    home = await come_home(replace(keeper, clock=clock), lost, bell, max_wait=600)
+    assert (home.task_id, len(bell.deeds)) == (task_id, 6)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+async def test_a_task_that_the_gateway_does_not_let_us_see_is_passed_over(
+    till: Till, keeper: Keeper, server: Running, shift: Shift, status: int
+) -> None:
+    lost, task_id = await till.lost()
+    await till.called(lost, task_id)
+    shift.advance(1)
+    await till.called(lost, "another-account's")  # the newest one is asked about first
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.params["task_id"] != task_id:
+            return httpx.Response(status, json={"code": status, "msg": "not yours"})
+        async with httpx.AsyncClient() as client:
+            return await client.get(request.url, headers={"Authorization": request.headers["Authorization"]})
+
+    transport = httpx.MockTransport(answer)
+    async with KlingClient(KEY, base_url=server.base_url, transport=transport) as client:
+        assert (await bring_home(replace(keeper, client=client), lost)).task_id == task_id
+
+
+async def test_who_is_second_to_bring_one_home_has_it_at_once(till: Till, keeper: Keeper) -> None:
+    lost, task_id = await till.lost()
+    await till.called(lost, task_id)
+    home = await bring_home(keeper, lost)
+    assert await bring_home(keeper, lost) == home  # as it was when the second one looked
 
 
 async def test_the_wait_ends_where_somebody_settles_it(

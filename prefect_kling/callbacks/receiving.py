@@ -24,7 +24,7 @@ from prefect_kling.callbacks.hearing import Hearing
 from prefect_kling.callbacks.marks import ledger_mark
 from prefect_kling.gateway.callback import MAX_CALLBACK_BYTES, NoCallback, read_callback
 from prefect_kling.gateway.errors import LedgerUnavailable
-from prefect_kling.ledger.desk import desk
+from prefect_kling.ledger.desk import Desk, desk
 from prefect_kling.ledger.hints import Call, Heard
 from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.settings import StudioSettings
@@ -57,7 +57,9 @@ class _Receiver:
     def __init__(self, settings: StudioSettings, on_heard: OnHeard) -> None:
         self._settings, self._on_heard = settings, on_heard
         self._hearing: Hearing | None = None
-        self._health: tuple[float, Response] | None = None
+        self._opening: asyncio.Task[Desk] | None = None
+        self._examining: asyncio.Task[Response] | None = None
+        self._examined_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +70,7 @@ class _Receiver:
         try:
             answer = await self._answer(request, path)
         except LedgerUnavailable:
-            answer = JSONResponse({"error": "try again later"}, 503, {"Retry-After": "5"})
+            answer = _unavailable()
         except ClientDisconnect:
             return
         await answer(scope, receive, send)
@@ -93,7 +95,15 @@ class _Receiver:
         return JSONResponse({"ok": True})
 
     async def _ledger(self) -> Ledger:
-        return (await desk(self._settings)).ledger
+        # One opening at a time, and nobody waits for its end: a database that is away may take minutes to say so.
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(desk(self._settings))
+            self._opening.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
+        opening = self._opening
+        await asyncio.wait([opening], timeout=_PATIENCE)
+        if not opening.done():
+            raise LedgerUnavailable("the ledger is not open yet")
+        return opening.result().ledger
 
     async def _heard(self, ledger: Ledger, call: Call) -> Heard:
         if self._hearing is None or self._hearing.ledger is not ledger:
@@ -101,13 +111,21 @@ class _Receiver:
         return await self._hearing.hear(call)
 
     async def _healthy(self) -> Response:
-        # Anybody may ask, as often as they like; the ledger is asked now and then.
-        if self._health is None or time.monotonic() - self._health[0] > _HEALTH_SECONDS:
+        # Anybody may ask, as often as they like; the ledger is asked now and then, well or not, by one at a time.
+        now, examining = time.monotonic(), self._examining
+        if examining is None or (examining.done() and now - self._examined_at > _HEALTH_SECONDS):
+            self._examining = examining = asyncio.create_task(self._examined())
+        return await asyncio.shield(examining)
+
+    async def _examined(self) -> Response:
+        try:
             ledger = await self._ledger()
             await ledger.time(patience=_PATIENCE)
-            answer = JSONResponse({"status": "ok", "ledger": ledger_mark(ledger.id)})
-            self._health = (time.monotonic(), answer)
-        return self._health[1]
+            return JSONResponse({"status": "ok", "ledger": ledger_mark(ledger.id)})
+        except LedgerUnavailable:
+            return _unavailable()
+        finally:
+            self._examined_at = time.monotonic()
 
 
 async def _call(token: str, request: Request) -> tuple[Call, int]:
@@ -129,3 +147,7 @@ async def _call(token: str, request: Request) -> tuple[Call, int]:
 
 def _not_found() -> Response:
     return PlainTextResponse("Not Found", 404)
+
+
+def _unavailable() -> Response:
+    return JSONResponse({"error": "try again later"}, 503, {"Retry-After": "5"})

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from prefect_kling.callbacks import receiver
+from prefect_kling.callbacks import receiver, receiving
 from prefect_kling.callbacks.hearing import Hearing
 from prefect_kling.callbacks.marks import ledger_mark
 from prefect_kling.gateway.callback import MAX_CALLBACK_BYTES
@@ -29,6 +29,10 @@ from prefect_kling.settings import StudioSettings
 
 if TYPE_CHECKING:
     from tests.callbacks.conftest import Bought
+
+
+SOON = 20.0
+"""Seconds in which what has to come comes, on any machine."""
 
 
 class Told:
@@ -183,6 +187,44 @@ async def test_a_ledger_that_is_not_there_is_no_secret_told(settings: StudioSett
     async with client_of(receiver(nowhere)) as client:
         for answer in (await client.get("/kling/health"), await client.post("/kling/" + "0" * 32, content=body())):
             assert (answer.status_code, answer.json()) == (503, {"error": "try again later"})
+
+
+async def test_a_ledger_that_does_not_open_is_opened_once_for_all_who_call(
+    settings: StudioSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[StudioSettings] = []
+
+    async def endless(settings: StudioSettings) -> Desk:
+        opened.append(settings)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(receiving, "desk", endless)
+    monkeypatch.setattr(receiving, "_PATIENCE", 0.05)
+    async with client_of(receiver(settings)) as client, asyncio.timeout(SOON):
+        calls = [client.post("/kling/" + "0" * 32, content=body()) for _ in range(10)]
+        for answer in await asyncio.gather(*calls, client.get("/kling/health")):
+            assert (answer.status_code, answer.json()) == (503, {"error": "try again later"})
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("well", [True, False])
+async def test_however_many_ask_for_its_health_the_ledger_is_asked_once(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, *, well: bool
+) -> None:
+    asked: list[float] = []
+
+    async def time(_: Ledger, *, patience: float) -> None:
+        asked.append(patience)
+        await asyncio.sleep(0)
+        if not well:
+            raise LedgerUnavailable("The ledger at sqlite:///secret cannot be used")
+
+    monkeypatch.setattr(Ledger, "time", time)
+    monkeypatch.setattr(receiving, "_HEALTH_SECONDS", 600.0)
+    await asyncio.gather(*(client.get("/kling/health") for _ in range(20)))
+    answer = await client.get("/kling/health")
+    assert (answer.status_code, len(asked)) == (200 if well else 503, 1)
 
 
 async def test_its_health_says_which_ledger_without_saying_its_id(client: httpx.AsyncClient, ours: Desk) -> None:

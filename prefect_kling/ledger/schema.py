@@ -100,7 +100,7 @@ purchases = Table(
     "kling_purchases",
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=True),
-    Column("token", String(32), nullable=False, unique=True),
+    Column("token", String(32).with_variant(String(32, "C"), "postgresql"), nullable=False, unique=True),
     Column("account_id", ForeignKey("kling_accounts.id"), nullable=False),
     Column("edition", String(255), nullable=False),
     Column("key", String(80), nullable=False),

@@ -64,6 +64,18 @@ async def test_the_scripts_make_the_tables_that_the_code_uses(ledger: Ledger) ->
     assert there["kling_purchases_task"] is True
 
 
+async def test_tokens_are_sorted_as_bytes_whatever_language_a_database_speaks(
+    shared_postgresql: str, tmp_path: Path
+) -> None:
+    # In Danish "aa" comes after "z", and one token in a hundred would not be found by its first half.
+    async def collation(connection: AsyncConnection) -> object:
+        asked = "SELECT collation_name FROM information_schema.columns WHERE (table_name, column_name) = "
+        return (await connection.execute(text(f"{asked}('kling_purchases', 'token')"))).scalar_one()
+
+    async with await Ledger.open(shared_postgresql, answers=tmp_path / "answers.jsonl") as ledger:
+        assert await in_backroom(ledger.db.read(collation)) == "C"
+
+
 async def test_what_the_index_calls_live_is_what_the_code_does(ledger: Ledger) -> None:
     # The script says it in words of its own, as it may never change.
     from prefect_kling.ledger.schema import purchases

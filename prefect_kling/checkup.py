@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -341,17 +342,11 @@ async def _server() -> list[Finding]:
 
 
 def _secrets(settings: StudioSettings) -> tuple[str, ...]:
-    ledger = settings.ledger_url.get_secret_value()
-    try:
-        password = urlsplit(ledger).password or ""
-    except ValueError:
-        password = ""
-    found = [
-        settings.api_key.get_secret_value().strip(),
-        password,
-        unquote(password),
-        *_texts(settings.storage_options),
-    ]
+    found = [settings.api_key.get_secret_value().strip(), *_texts(settings.storage_options)]
+    for url in (settings.ledger_url.get_secret_value(), settings.callback_base_url):
+        with suppress(ValueError):
+            password = urlsplit(url).password or ""
+            found += [password, unquote(password)]
     return tuple(text for text in found if len(text) >= _SHORTEST_SECRET)
 
 

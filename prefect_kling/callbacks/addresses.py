@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prefect_kling.clips import without_password
 from prefect_kling.gateway.addresses import is_loopback_url, refusal
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.gateway.requests import MAX_CALLBACK_URL
@@ -20,6 +21,11 @@ class Binding:
 
     host: str
     port: int
+
+    @property
+    def origin(self) -> str:
+        """As it stands in a URL."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
 def binding_of(settings: StudioSettings) -> Binding | None:
@@ -59,5 +65,6 @@ def callback_base(settings: StudioSettings) -> str:
     if why is None and len(base) + 1 + TOKEN_CHARACTERS > MAX_CALLBACK_URL:
         why = f"with a token it has more than {MAX_CALLBACK_URL} characters"
     if why is not None:
-        raise KlingError(f"callback_base_url cannot be {base[:200]!r}: {why} (gateway.md, callback_url)")
+        shown = without_password(base)[:200]
+        raise KlingError(f"callback_base_url cannot be {shown!r}: {why} (gateway.md, callback_url)")
     return base

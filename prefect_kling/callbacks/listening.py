@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import errno
 import logging
 import os
 import socket
@@ -146,10 +147,11 @@ class Listener:
     async def _receive(self, binding: Binding) -> None:
         try:
             listener = listen(binding.host, binding.port)
-        except OSError as error:
-            # Another run on this machine, most likely, with the same ledger: what it hears is read there.
-            _logger.info("Calls are not received on %s:%d here: %s", binding.host, binding.port, error)
-            self.base = self.base or f"http://{binding.host}:{binding.port}/kling"
+        except (OSError, UnicodeError) as error:
+            # Taken by another run on this machine, most likely, with the same ledger: what it hears is read there.
+            level = logging.INFO if getattr(error, "errno", None) == errno.EADDRINUSE else logging.WARNING
+            _logger.log(level, "Calls are not received on %s here: %s", self._settings.receive_on, error)
+            self.base = self.base or f"{binding.origin}/kling"
             self._tasks.append(asyncio.create_task(self._take_over(binding)))
             return
         self.base = self.base or f"{origin_of(listener)}/kling"
@@ -159,7 +161,7 @@ class Listener:
         """Receives as soon as whoever does so now has ended."""
         while True:
             await asyncio.sleep(_TAKE_OVER_SECONDS)
-            with suppress(OSError):
+            with suppress(OSError, UnicodeError):
                 listener = listen(binding.host, binding.port)
                 return await self._serve(listener)
 

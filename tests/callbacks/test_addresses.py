@@ -51,6 +51,13 @@ def test_an_address_that_it_cannot_is_refused_before_anything_is_bought(
     assert why in str(caught.value)
 
 
+def test_a_password_in_it_is_not_told(settings: StudioSettings) -> None:
+    base = "http://kling:s3cret-word@kling.example.com/kling"
+    with pytest.raises(KlingError, match="has to be https") as caught:
+        callback_base(replace(settings, base_url=DEFAULT_BASE_URL, callback_base_url=base))
+    assert "s3cret" not in str(caught.value)
+
+
 def test_a_gateway_on_this_machine_may_be_told_to_call_this_machine(settings: StudioSettings) -> None:
     base = "http://127.0.0.1:8787/kling"
     assert callback_base(replace(settings, callback_base_url=base)) == base

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -147,6 +148,24 @@ async def test_a_port_that_is_taken_leaves_the_ledger_to_be_read(
         async with listener.alarm(purchase) as alarm:
             await hear(other, [call(purchase)])
             assert await alarm.wait(SOON)
+
+
+@pytest.mark.parametrize(
+    ("receive_on", "base"),
+    [("[2001:db8::1]:8787", "http://[2001:db8::1]:8787/kling"), ("no..name:8787", "http://no..name:8787/kling")],
+)
+async def test_an_address_that_is_not_this_machines_is_told(
+    settings: StudioSettings,
+    ours: Desk,
+    alone: None,
+    caplog: pytest.LogCaptureFixture,
+    receive_on: str,
+    base: str,
+) -> None:
+    there = await desk(replace(settings, callback_base_url="", receive_on=receive_on))
+    with caplog.at_level(logging.WARNING):
+        assert (await elsewhere(there)).base == base
+    assert f"Calls are not received on {receive_on} here" in caplog.text
 
 
 async def test_who_waits_for_the_port_takes_it_over(

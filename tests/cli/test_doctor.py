@@ -376,6 +376,12 @@ async def test_a_receiver_that_is_not_there(tmp_path: Path) -> None:
     assert "prefect-kling receive" in found.do
 
 
+async def test_the_password_of_a_callback_address_is_not_told(tmp_path: Path) -> None:
+    found = await receiver_told(tmp_path, "http://kling:s3cret-word@127.0.0.1:9/kling")
+    assert "does not answer from here" in found.said
+    assert "s3cret-word" not in f"{found.said} {found.do}"
+
+
 async def test_a_receiver_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkup, "_PATIENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -71,7 +71,7 @@ class Way:
         called: whether callbacks are asked for.
         forged: whether strangers call as well.
         kills: how often the receiver is SIGKILLed and started again.
-        most_gets: of a shot whose callback comes as soon as it has ended; None where callbacks do not come, and polls do.
+        most_gets: of a shot whose callback comes as it ends; None where callbacks do not come, and polls do.
     """
 
     name: str

@@ -136,21 +136,22 @@ class Buyer:
             GenerationTimeout: no slot became free.
             KlingError: as the gateway said; nothing was bought.
         """
-        again, come_home = self.on_uncertain == "buy-again", self.come_home
+        again, waited = self.on_uncertain == "buy-again", set[int]()
         while True:
             purchase, mine = await self._reserved(order)
             if mine:
                 try:
                     return await self._sent(purchase, request)
                 except PurchaseUncertain:
-                    if not again and come_home is None:
+                    if not again and self.come_home is None:
                         raise
                     continue  # to find the row as whoever comes later finds it
             match purchase.state:
                 case State.RESERVED | State.SENDING:
                     await self._wait_for_owner(purchase)
-                case State.UNCERTAIN if come_home is not None:
-                    purchase, come_home = await come_home(purchase), None
+                case State.UNCERTAIN if self.come_home is not None and purchase.id not in waited:
+                    waited.add(purchase.id)
+                    purchase = await self.come_home(purchase)
                     if purchase.state in (State.FAILED, State.REFUSED):
                         raise as_before(purchase)
                     # Else it is looked for anew: one that was settled as never created is bought.

@@ -378,6 +378,20 @@ async def test_one_that_is_settled_as_never_created_meanwhile_is_bought(shop: Sh
     assert (bought.state, shop.server.service.stats()["posts"]) == (State.SUBMITTED, 2)
 
 
+async def test_each_that_is_lost_is_waited_for(ledger: Ledger, order: MakeOrder, make_request: MakeRequest) -> None:
+    config = SimulatorConfig(seed=1, generation_seconds=0, shrink=8, faults="lost-answer=@1,lost-answer=@2")
+    async with running(config) as server:
+        shop = Shop(ledger, server, order, make_request)
+
+        async def home(keeper: Keeper, purchase: Purchase) -> Purchase:
+            first = server.service.stats()["posts"] == 1
+            return await (nothing_comes if first else shop.its_callback_comes)(keeper, purchase)
+
+        bought = await shop.buy(home, on_uncertain="buy-again")
+        assert bought.task_id is not None
+        assert server.service.stats()["posts"] == 2
+
+
 async def test_a_task_that_failed_is_told_and_not_bought_again_by_itself(shop: Shop) -> None:
     async def ended(keeper: Keeper, purchase: Purchase) -> Purchase:
         while not all(task.completed_at for task in shop.server.service.tasks.values()):  # noqa: ASYNC110 - as above

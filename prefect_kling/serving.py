@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import uvicorn
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = ["Server", "listen", "origin_of", "serve_until_signal"]
+
+_listening: WeakSet[socket.socket] = WeakSet()
 
 
 class Server(uvicorn.Server):
@@ -76,7 +80,17 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError:
         listener.close()
         raise
+    _listening.add(listener)
     return listener
+
+
+def _forked() -> None:
+    """A fork serves nobody; and after its parent's end whoever calls would wait there for an answer."""
+    for listener in list(_listening):
+        listener.close()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def origin_of(listener: socket.socket) -> str:

@@ -146,7 +146,7 @@ class Listener:
 
     async def _receive(self, binding: Binding) -> None:
         try:
-            listener = listen(binding.host, binding.port)
+            listener = await _bound(binding)
         except (OSError, UnicodeError) as error:
             # Taken by another run on this machine, most likely, with the same ledger: what it hears is read there.
             level = logging.INFO if getattr(error, "errno", None) == errno.EADDRINUSE else logging.WARNING
@@ -162,7 +162,7 @@ class Listener:
         while True:
             await asyncio.sleep(_TAKE_OVER_SECONDS)
             with suppress(OSError, UnicodeError):
-                listener = listen(binding.host, binding.port)
+                listener = await _bound(binding)
                 return await self._serve(listener)
 
     async def _serve(self, listener: socket.socket) -> None:
@@ -228,6 +228,11 @@ class Listener:
             for purchase, task_id, _ in found - before:
                 self._alarms.ring(purchase, task_id)
             before = found
+
+
+async def _bound(binding: Binding) -> socket.socket:
+    # In a thread: a name may take long to be looked up, and purchases are written down in this loop.
+    return await asyncio.to_thread(listen, binding.host, binding.port)
 
 
 def _apart() -> contextvars.Context:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
+import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from prefect_kling import serving
 from prefect_kling.callbacks import listening, receiving
 from prefect_kling.callbacks.events import callback_received
 from prefect_kling.callbacks.listening import Listener, listener_of
@@ -168,6 +172,26 @@ async def test_an_address_that_is_not_this_machines_is_told(
     assert f"Calls are not received on {receive_on} here" in caplog.text
 
 
+async def test_a_name_that_takes_long_to_look_up_keeps_nobody_from_the_ledger(
+    settings: StudioSettings, ours: Desk, alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = threading.Event()
+
+    def listen(host: str, port: int) -> socket.socket:
+        looked_up.wait(SOON)
+        return serving.listen(host, port)
+
+    monkeypatch.setattr(listening, "listen", listen)
+    starting = asyncio.create_task(here(settings))
+    await asyncio.sleep(0)
+    try:
+        async with asyncio.timeout(SOON / 2):
+            await ours.ledger.time()
+    finally:
+        looked_up.set()
+    await starting
+
+
 async def test_who_waits_for_the_port_takes_it_over(
     settings: StudioSettings, ours: Desk, bought: Bought, alone: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +220,27 @@ async def test_closing_the_ledger_ends_the_receiver(settings: StudioSettings, ou
             await client.get(f"{listener.base}/health")
     # Whoever needs one afterwards gets another.
     assert (await here(settings))[1] is not listener
+
+
+async def test_a_fork_does_not_keep_the_port(settings: StudioSettings, ours: Desk, alone: None) -> None:
+    there, listener = await here(settings)
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's own of forks and threads
+        child = os.fork()
+    if child == 0:
+        os.close(writer)
+        os.read(reader, 1)
+        os._exit(0)
+    try:
+        await there.ledger.close()
+        async with httpx.AsyncClient() as client:
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"{listener.base}/health", timeout=2)
+    finally:
+        os.close(writer)
+        os.close(reader)
+        os.waitpid(child, 0)  # noqa: ASYNC222 - it ends at once
 
 
 async def raw(base: str, head: str, *parts: bytes) -> bytes:

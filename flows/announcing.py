@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from prefect.events import emit_event
 
+from prefect_kling.clips import without_password
 from prefect_kling.flows.outcome import ShotOutcome
 from prefect_kling.flows.preparing import Prepared
 from prefect_kling.gateway.errors import BudgetExceeded, InsufficientCredits, PurchaseUncertain
@@ -52,7 +53,7 @@ class Announcer:
         facts = {"shot": outcome.id, "take": outcome.take, "usd": float(outcome.usd), "task_id": outcome.task_id}
         if outcome.status == "stored" and outcome.clip is not None:
             clip = outcome.clip
-            facts |= {"clip": clip.path, "sha256": clip.sha256, "seconds": clip.seconds}
+            facts |= {"clip": without_password(clip.path), "sha256": clip.sha256, "seconds": clip.seconds}
             self._emit("kling.shot.completed", short, outcome.id, facts)
         elif outcome.status == "failed":
             facts |= {"error_type": outcome.error_type, "error": (outcome.error or "")[:MOST_SAID]}
@@ -66,8 +67,8 @@ class Announcer:
     def film(self, film: Film, usd: Decimal | int) -> None:
         """Tells of a film that was joined in this run; `usd` is what the run bought."""
         labels = {"prefect.resource.id": f"kling.film.{film.sha256[:16]}", **self._labels}
-        facts = {"film": film.path, "sha256": film.sha256, "seconds": film.seconds, "usd": float(usd), **self._facts}
-        emit_event("kling.film.rendered", resource=labels, payload=facts)
+        facts = {"film": without_password(film.path), "sha256": film.sha256, "seconds": film.seconds, **self._facts}
+        emit_event("kling.film.rendered", resource=labels, payload={**facts, "usd": float(usd)})
 
     def _emit(self, event: str, short: str, shot: str, facts: dict[str, Any]) -> None:
         resource = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,12 +17,14 @@ from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
 
 from prefect_kling import KlingCredentials, KlingStudio
-from prefect_kling.flows import generate_video, render_storyboard
-from prefect_kling.flows.outcome import Rendering
+from prefect_kling.clips import Clip
+from prefect_kling.flows import announcing, generate_video, render_storyboard
+from prefect_kling.flows.outcome import Rendering, ShotOutcome
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.desk import close_ledgers, desk
 from prefect_kling.ledger.hints import Call, hear
+from prefect_kling.ledger.purchases import Account
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.settling import settle_as_never_created
 from prefect_kling.ledger.states import State as PurchaseState
@@ -253,3 +257,23 @@ async def test_events_tell_of_trouble(
             await rendered(board, studio)
         events = await heard.until(lambda found: names <= {event.event for event in found})
         assert all(KEY not in event.model_dump_json() for event in events)
+
+
+def test_no_event_tells_the_password_of_a_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(announcing, "emit_event", lambda event, **said: told.append((event, said)))
+    where = "webdav://films:s3cret-word@storage.example.com"
+    account = SimpleNamespace(account=Account("https://gateway.example.com", "main"))
+    prepared = SimpleNamespace(
+        document=SimpleNamespace(storyboard=SimpleNamespace(title="Harbour")),
+        reckoner=SimpleNamespace(edition="main", desk=account),
+    )
+    clip = Clip(
+        path=f"{where}/clip.mp4", sha256="a" * 64, bytes=1, seconds=3.0, frames=72, width=160, height=90, task_id="t1",
+        url="https://results.example.com/clip.mp4?signature=s3cret-word", url_expires_at=datetime.now(UTC),
+    )  # fmt: skip
+    announcer = announcing.Announcer(cast("Any", prepared))
+    announcer.shot(ShotOutcome(id="dawn", status="stored", clip=clip), None)
+    announcer.film(cast("Any", SimpleNamespace(path=f"{where}/film.mp4", sha256="b" * 64, seconds=9.0)), 1)
+    assert [event for event, _ in told] == ["kling.shot.completed", "kling.film.rendered"]
+    assert "s3cret" not in repr(told)

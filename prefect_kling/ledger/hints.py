@@ -130,9 +130,8 @@ async def _written(
         if task_id in known or len(known) < MOST_HINTS:
             known.add(task_id)
             kept.add((number, task_id))
-    values = [
-        {"purchase_id": number, "task_id": task_id, "state": said[number, task_id].state} for number, task_id in kept
-    ]
+    # In one order for everybody: two receivers that are told the same at once would wait for each other.
+    values = [{"purchase_id": this[0], "task_id": this[1], "state": said[this].state} for this in sorted(kept)]
     if not values:
         return kept, set()
     statement = ledger.insert(hints).values([{**row, "heard_at": ledger.db.now} for row in values])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import event
 
 from prefect_kling.gateway.errors import LedgerUnavailable
 from prefect_kling.ledger.hints import (
@@ -96,6 +97,25 @@ async def test_many_at_once_get_each_their_own(ledger: Ledger, account: Account,
     assert (heard[22].kept, heard[22].fresh) == (True, False)
     found = await hints_of(ledger, [row.id for row in rows if row is not None])
     assert {(hint.purchase, hint.task_id) for hint in found} == {(row.id, f"t-{row.id}") for row in rows if row}
+
+
+async def test_two_receivers_that_are_told_the_same_do_not_wait_for_each_other(
+    ledger: Ledger, purchase: Purchase
+) -> None:
+    # PostgreSQL ends such a knot after a second. What is written in one order cannot be knotted.
+    written: list[list[str]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("INSERT INTO kling_hints"):
+            written.append([value for value in parameters if str(value).startswith("task-")])
+
+    engine = ledger.db._engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        await said(ledger, *(Call(purchase.token, f"task-{n:02}", "completed") for n in range(30, 0, -1)))
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert written == [[f"task-{n:02}" for n in range(1, 31)]]
 
 
 async def test_a_purchase_keeps_so_many_hints_and_forgets_none_for_more(ledger: Ledger, purchase: Purchase) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,6 @@ from prefect_kling.settings import StudioSettings
 
 KEY = "sk-callbacks-c3e1f0"
 BASE = "http://127.0.0.1:9/kling"
-
-
-def callback_body(task_id: str, state: str = "completed", **data: Any) -> bytes:
-    """A callback as gateway.md shows it."""
-    said = {"taskId": task_id, "model": "kling-video/kling-v3-omni", "state": state, "param": "{}", **data}
-    return json.dumps({"code": 200, "msg": "success", "data": said}).encode()
 
 
 @pytest.fixture

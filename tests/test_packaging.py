@@ -28,7 +28,7 @@ BELOW = {
     "settings": {"gateway"},
     "clips": {"gateway"},
     "ledger": {"gateway", "clips", "settings", "media"},
-    "callbacks": {"gateway", "settings", "ledger", "serving"},
+    "callbacks": {"gateway", "clips", "settings", "ledger", "serving"},
     "blocks": {"gateway", "clips", "settings"},
     "tasks": {"gateway", "clips", "settings", "blocks", "ledger", "callbacks", "media", "storyboard"},
     "flows": {"gateway", "clips", "settings", "blocks", "ledger", "callbacks", "media", "storyboard", "tasks"},

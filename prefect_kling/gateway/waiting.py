@@ -29,7 +29,7 @@ __all__ = ["NOT_FOUND_IS_BELIEVED_AFTER", "ODD_ANSWERS", "Alarm", "failure_of", 
 NOT_FOUND_IS_BELIEVED_AFTER: Final = 300.0
 """Seconds, from the start of a wait or the last good answer; a new task may not be readable everywhere yet."""
 ODD_ANSWERS: Final = 3
-DOUBT_SECONDS: Final = 1.0
+_DOUBT_SECONDS: Final = 1.0
 """A GET that does not bear out a callback is repeated after so long: the gateway's machines may not agree yet."""
 _CALLED: Final = 12
 _logger = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class _Pauses:
         elif await self._alarm.wait(delay):
             self._called()
             # Who pauses again after this was called in vain, and not by the gateway.
-            self._alarm, self._soon = None, DOUBT_SECONDS
+            self._alarm, self._soon = None, _DOUBT_SECONDS
             self._delays = poll_delays(self._interval, self._rand)
 
 

@@ -215,6 +215,8 @@ class _Batch:
             with disable_run_logger():
                 async with asyncio.timeout(LONGEST), self._disturbed(receiver):
                     await asyncio.gather(*(self._shot(number, studio) for number in range(self.shots)))
+                    if self.way is LOST:
+                        await self._delivered()
             await self._look(receiver)
         self.outcome.seconds = time.monotonic() - begun
         return self.outcome
@@ -264,6 +266,11 @@ class _Batch:
             else:
                 self.outcome.problems.append(f"the receiver had ended with {status}")
             await receiver.start()
+
+    async def _delivered(self) -> None:
+        """Waits until every call was taken: a shot may have been ended by a poll while the receiver was down."""
+        while self.gateway.service.callbacks["delivered"] < self.shots:  # noqa: ASYNC110 - of another thread
+            await asyncio.sleep(0.05)
 
     def tasks(self) -> list[SimulatedTask]:
         """The gateway's."""

@@ -8,15 +8,12 @@ from typing import Any
 import av
 import pytest
 
-from prefect_kling import KlingCredentials, KlingStudio
-from prefect_kling.flows import render_series, render_storyboard
+from prefect_kling import KlingStudio
+from prefect_kling.flows import render_storyboard
 from prefect_kling.flows.outcome import Rendering
-from prefect_kling.flows.series_outcome import Series
-from prefect_kling.simulator.config import SimulatorConfig
-from prefect_kling.simulator.server import Running, running
+from prefect_kling.simulator.server import Running
 from prefect_kling.storyboard.plan import plan
 from prefect_kling.storyboard.reader import read_storyboard
-from prefect_kling.storyboard.rows import read_rows
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
@@ -64,21 +61,3 @@ def test_the_ladder_edits_one_take_three_times() -> None:
     planned = plan(read_storyboard(FOLDER / "ladder.yaml"))
     assert planned.critical_path == ("square", "rain", "snow", "drawn")
     assert all(shot.request.base_video is not None for shot in planned.shots[1:])
-
-
-async def test_the_teaser_renders_for_a_row(studio: KlingStudio) -> None:
-    """One of them; the README's test renders all."""
-    row = read_rows(str(FOLDER / "teaser.csv"))[-1]
-    config = SimulatorConfig(seed=1, generation_seconds=0.1)  # clips in full size, as their size is checked
-    async with running(config) as gateway:
-        credentials = KlingCredentials(api_key="sk-teaser-5518cd", base_url=gateway.base_url)
-        there = studio.model_copy(update={"credentials": credentials})
-        state: Any = await render_series(str(FOLDER / "teaser.yaml"), [dict(row.values)], there, return_state=True)
-        series = await state.aresult(raise_on_failure=False)
-        assert isinstance(series, Series), series
-        (rendered,) = series.rows
-        assert (rendered.title, rendered.status) == ("Kettle teaser", "rendered"), series.sentence()
-        assert gateway.service.stats()["creates"] == 3
-        assert rendered.film is not None
-        with av.open(rendered.film) as film:
-            assert (film.streams.video[0].width, film.streams.video[0].height) == (720, 1280)

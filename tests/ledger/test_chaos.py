@@ -1,4 +1,4 @@
-"""Buyers are SIGKILLed at random moments, 25 times on each database; nothing is paid twice, nothing paid for lost.
+"""Buyers are SIGKILLed at random moments, thirty times on each database; nothing is paid twice, nothing paid for lost.
 
 The soak is the same with more kills: `python -m benchmarks.chaos --kills 500 --database postgresql`.
 """
@@ -19,7 +19,7 @@ from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 from prefect_kling.simulator.config import SimulatorConfig
 
-KILLS = 25
+KILLS = 30
 SEED = 20261122
 
 

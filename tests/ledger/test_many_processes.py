@@ -20,7 +20,7 @@ from prefect_kling.ledger.sweeping import sweep
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.life import SimulatedTask
 
-PAIRS = 9
+PAIRS = 6
 AT_ONCE = 3
 PROCESSES = 8
 LIMIT = 2_000_000

@@ -13,7 +13,7 @@ from prefect_kling.simulator.server import running
 async def test_each_body_gets_the_verdict_of_the_table(raw_bodies: list[dict[str, Any]]) -> None:
     # One frame a second: it is the answers that matter here.
     config = SimulatorConfig(
-        seed=1, balance=10_000, generation_seconds=3600, shrink=8, workers=1, media=MediaSpec(fps=1)
+        seed=1, balance=10_000, generation_seconds=3600, shrink=8, workers=1, media=MediaSpec(fps=1), draw=False
     )
     wrong, accepted, refused = [], 0, 0
     async with (

@@ -103,6 +103,9 @@ async def ran(lines: Iterable[str], environment: dict[str, str], folder: Path) -
 async def test_its_commands_on_the_simulator_run(server_environment: dict[str, str], clone: Path) -> None:
     lines = [command for command in commands() if "--simulate" in command]
     assert await ran(lines, server_environment, clone) == [["prefect-kling", "render"], ["prefect-kling", "series"]]
+    films = Path(server_environment["PREFECT_HOME"]) / "kling" / "simulated" / "films" / "main"
+    teasers = await probe(sorted(films.glob("*-teaser.mp4")))
+    assert [facts.video.shown_size for facts in teasers] == [(720, 1280)] * 3
 
 
 @pytest.mark.timeout(300)

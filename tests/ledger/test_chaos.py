@@ -1,4 +1,4 @@
-"""Buyers are SIGKILLed at random moments, thirty times on each database; nothing is paid twice, nothing paid for lost.
+"""Buyers are SIGKILLed at random moments, sixty times on each database; nothing is paid twice, nothing paid for lost.
 
 The soak is the same with more kills: `python -m benchmarks.chaos --kills 500 --database postgresql`.
 """
@@ -19,12 +19,12 @@ from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 from prefect_kling.simulator.config import SimulatorConfig
 
-KILLS = 30
+KILLS = 60
 SEED = 20261122
 
 
 @pytest.mark.timeout(300)
-async def test_after_many_kills_every_clip_is_stored_and_was_bought_once(ledger_url: str, tmp_path: Path) -> None:
+async def test_after_sixty_kills_every_clip_is_stored_and_was_bought_once(ledger_url: str, tmp_path: Path) -> None:
     report = await chaos(tmp_path, ledger_url, kills=KILLS, seed=SEED)
     again = f"python -m benchmarks.chaos --kills {KILLS} --seed {SEED} --database {ledger_url.partition(':')[0]}"
     assert not report.problems, f"{report}\nagain: {again}"

@@ -20,7 +20,7 @@ from prefect_kling.ledger.sweeping import sweep
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.life import SimulatedTask
 
-PAIRS = 6
+PAIRS = 15
 AT_ONCE = 3
 PROCESSES = 8
 LIMIT = 2_000_000
@@ -31,7 +31,7 @@ SEED = 7
 
 @pytest.mark.timeout(300)
 async def test_pairs_of_runs_started_at_once_buy_every_shot_once(ledger_url: str, tmp_path: Path) -> None:
-    """Pairs of processes that want the same, on each database."""
+    """Thirty pairs: fifteen on each database."""
     config = SimulatorConfig(seed=SEED, generation_seconds=0.1, shrink=8)
     chain = SIX_SHOTS[:2]
     async with scene(tmp_path, ledger_url, config) as there:

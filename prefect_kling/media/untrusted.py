@@ -51,7 +51,7 @@ class ProbeLimits:
 
 
 async def ask(
-    job: Literal["probe", "last-frame", "lumas", "frame", "fit", "stills", "words", "sound", "track"],
+    job: Literal["probe", "last-frame", "lumas", "frame", "fit", "stills", "thumbnail", "words", "sound", "track"],
     clips: Sequence[Path],
     limits: ProbeLimits,
     *,

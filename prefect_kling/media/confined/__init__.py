@@ -15,6 +15,7 @@ What else a job needs to know lies beside `limits` where it is the same for all 
     lumas       how bright the frames at its end are: {"rate", "lumas"}
     fit         writes an image that the gateway takes into `out`: {"suffix", …}, the suffix "" where it does already
     stills      makes a film's poster, sheet and preview in the folder `out`: {}
+    thumbnail   writes the first frame, small, as the file `name` in the folder `out`: {}
     words       draws `images` of one `size` in the font that the clip is: {"in_the_way": {} or why it cannot}
     sound       writes a clip's sound, from its first frame on, as raw samples into `out`: {}
     track       writes the sound of any file with sound in it likewise: {}

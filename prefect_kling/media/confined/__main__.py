@@ -51,6 +51,8 @@ def finder(job: str) -> Callable[[str, Task], dict[str, Any]]:
             from prefect_kling.media.confined.images import fit as find
         case "stills":
             from prefect_kling.media.confined.stills import stills as find
+        case "thumbnail":
+            from prefect_kling.media.confined.thumbnails import thumbnail as find
         case "words":
             from prefect_kling.media.confined.words import words as find
         case "sound":

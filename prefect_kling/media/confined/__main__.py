@@ -7,11 +7,27 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 import av
 
 from prefect_kling.media.confined.opening import Limits, Refused, Task, Unwritable
+
+PACKAGE: Final = "prefect_kling.media.confined"
+JOBS: Final = {
+    "probe": ("probing", "facts"),
+    "last-frame": ("frames", "last_frame"),
+    "frame": ("frames", "one_frame"),
+    "lumas": ("frames", "lumas"),
+    "fit": ("images", "fit"),
+    "stills": ("stills", "stills"),
+    "thumbnail": ("thumbnails", "thumbnail"),
+    "words": ("words", "words"),
+    "sound": ("sound", "sound"),
+    "track": ("sound", "track"),
+}
+"""Which function of which module does what; the package's docstring says what each takes and gives."""
 
 
 def main() -> None:
@@ -37,30 +53,9 @@ def main() -> None:
 
 
 def finder(job: str) -> Callable[[str, Task], dict[str, Any]]:
-    """What does the job for one file. Each imports what it needs: probing has no use for Pillow."""
-    match job:
-        case "probe":
-            from prefect_kling.media.confined.probing import facts as find
-        case "last-frame":
-            from prefect_kling.media.confined.frames import last_frame as find
-        case "frame":
-            from prefect_kling.media.confined.frames import one_frame as find
-        case "lumas":
-            from prefect_kling.media.confined.frames import lumas as find
-        case "fit":
-            from prefect_kling.media.confined.images import fit as find
-        case "stills":
-            from prefect_kling.media.confined.stills import stills as find
-        case "thumbnail":
-            from prefect_kling.media.confined.thumbnails import thumbnail as find
-        case "words":
-            from prefect_kling.media.confined.words import words as find
-        case "sound":
-            from prefect_kling.media.confined.sound import sound as find
-        case "track":
-            from prefect_kling.media.confined.sound import track as find
-        case _:
-            raise ValueError(f"there is no job {job}")
+    """What does the job for one file. Only its own module is imported: probing has no use for Pillow."""
+    module, name = JOBS[job]
+    find: Callable[[str, Task], dict[str, Any]] = getattr(import_module(f"{PACKAGE}.{module}"), name)
     return find
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,6 +57,16 @@ class Cutting:
         """Works on a shot's clip, if the film shows it, while others are still being generated."""
         if self._arrivals is not None and shot in self.shots:
             self._arrivals.begin(clip, self.shots[shot])
+
+    async def local(self, clip: Clip) -> Path | None:
+        """A clip as a file on this machine, where it is one or is fetched for the film anyway.
+
+        Raises:
+            InvalidMedia: it is missing, or other bytes than were stored.
+        """
+        if self._arrivals is not None:
+            return await self._arrivals.local(clip)
+        return Path(clip.path) if self.prepared.reckoner.desk.storage().is_local else None
 
     async def film(self, outcomes: Mapping[str, ShotOutcome]) -> tuple[Film, str | None]:
         """The film, and what it was made of; None where it was there already."""

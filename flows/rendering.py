@@ -16,6 +16,7 @@ from prefect_kling.flows.announcing import Announcer
 from prefect_kling.flows.cutting import Cutting
 from prefect_kling.flows.films import remember
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
+from prefect_kling.flows.page import RunPage, on_its_page
 from prefect_kling.flows.preparing import Prepared
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.shooting import Shooting
@@ -41,11 +42,13 @@ async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
     Raises:
         BudgetExceeded: a budget does not allow it; nothing was bought.
     """
-    async with Cutting(prepared, studio) as cutting:
-        run = _Run(prepared, studio, cutting)
+    async with Cutting(prepared, studio) as cutting, on_its_page(prepared, cutting) as page:
+        run = _Run(prepared, studio, cutting, page)
         # To the end of the join, so that no prune takes a clip away that the film is about to use.
         async with run.admitted():
-            return await _rendered(run)
+            rendering = await _rendered(run)
+        await page.ended(rendering)
+        return rendering
 
 
 async def _rendered(run: _Run) -> Rendering:
@@ -64,8 +67,8 @@ async def _rendered(run: _Run) -> Rendering:
 class _Run:
     """One run: who waits for whom, and what is held for them."""
 
-    def __init__(self, prepared: Prepared, studio: KlingStudio, cutting: Cutting) -> None:
-        self.prepared, self.studio, self.cutting = prepared, studio, cutting
+    def __init__(self, prepared: Prepared, studio: KlingStudio, cutting: Cutting, page: RunPage) -> None:
+        self.prepared, self.studio, self.cutting, self.page = prepared, studio, cutting, page
         self.plan, self.reckoner, self.desk = prepared.plan, prepared.reckoner, prepared.reckoner.desk
         self.stage, self.announcer = Stage(prepared, studio), Announcer(prepared)
         self.running: dict[str, asyncio.Task[ShotOutcome]] = {}
@@ -137,6 +140,7 @@ class _Run:
             self.announcer.shot(outcome, await shooting.purchase(), shooting.error)
         if outcome.clip is not None:
             self.cutting.arrived(shot.id, outcome.clip)
+        self.page.outcome(outcome)
         return outcome
 
 

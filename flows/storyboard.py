@@ -14,6 +14,7 @@ from prefect.states import Completed, Failed
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.flows.announcing import money_trouble
 from prefect_kling.flows.outcome import Rendering
+from prefect_kling.flows.page import name_run
 from prefect_kling.flows.preparing import Prepared, Wish, prepare
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.rendering import render
@@ -77,6 +78,7 @@ async def render_storyboard(
     )
     try:
         prepared = await prepare(storyboard, studio, variables or {}, wish, allow_outside=allow_outside)
+        await name_run(prepared)
         return _final_state(await _rendered(prepared, studio))
     except KlingError as error:
         money_trouble(studio.credentials.account, error)

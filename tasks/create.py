@@ -20,6 +20,7 @@ from prefect_kling.ledger.desk import Desk, Logger, desk
 from prefect_kling.ledger.homecoming import bring_home, come_home
 from prefect_kling.ledger.keys import base_key, canonical, key_of
 from prefect_kling.ledger.purchases import Order, Purchase
+from prefect_kling.tasks.live import live_state
 from prefect_kling.tasks.results import Submitted
 from prefect_kling.tasks.retries import RETRIES, is_retryable_create
 
@@ -66,7 +67,8 @@ async def create_video(
     buyer = await _buyer(ours, logger)
     if budget is not None:
         buyer = replace(buyer, limits=replace(buyer.limits, per_run=micro_usd(budget)))
-    purchase = await buyer.buy(wanted, checked)
+    async with live_state("Queued", f"Waits for one of {buyer.limits.in_flight} slots, or for the gateway's answer"):
+        purchase = await buyer.buy(wanted, checked)
     how = "Bought" if purchase.order.run == wanted.run else "Joined"
     logger.info("%s %s: task %s, %s", how, purchase.named, purchase.task_id, purchase.order.described)
     return Submitted(purchase=purchase.id, task_id=str(purchase.task_id))

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip
 from prefect_kling.ledger.desk import desk
+from prefect_kling.tasks.live import live_state
 from prefect_kling.tasks.results import Generated
 from prefect_kling.tasks.retries import RETRIES
 
@@ -33,7 +34,7 @@ async def download_video(generated: Generated, studio: KlingStudio | None = None
     """
     studio = studio or KlingStudio.from_environment()
     ours = await desk(studio.settings())
-    async with ours.keeper(get_run_logger()) as keeper:
+    async with ours.keeper(get_run_logger()) as keeper, live_state("Downloading", f"Task {generated.task_id}"):
         kept = await keeper.keep(await ours.ledger.get(generated.purchase))
     assert kept.clip is not None  # noqa: S101 - what `stored` means
     return kept.clip

@@ -22,6 +22,7 @@ from prefect_kling.media.cut import Cut, CutClip
 from prefect_kling.media.manifest import ShotRecord
 from prefect_kling.storyboard.cutting import ShotCut
 from prefect_kling.tasks.arrivals import Arrivals
+from prefect_kling.tasks.live import live_state
 from prefect_kling.tasks.results import Film
 
 __all__ = ["join_clips"]
@@ -70,7 +71,7 @@ async def join_clips(
     storage, cut = studio.get_storage(), cut or Cut()
     names = titles or [f"Shot {n}" for n in range(1, len(clips) + 1)]
     wanted = shots or [ShotCut(title) for _, title in zip(clips, names, strict=True)]
-    async with AsyncExitStack() as stack:
+    async with live_state("Joining", f"{len(clips)} clips"), AsyncExitStack() as stack:
         at_hand = arrivals if arrivals is not None else await stack.enter_async_context(Arrivals(storage, cut))
         folder = await stack.enter_async_context(storage.incoming())
         parts = await _parts(clips, wanted, at_hand)

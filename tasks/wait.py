@@ -15,6 +15,7 @@ from prefect_kling.gateway.answers import Task
 from prefect_kling.gateway.errors import InvalidRequest
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.purchases import Purchase
+from prefect_kling.tasks.live import live_state
 from prefect_kling.tasks.results import Generated, Submitted
 from prefect_kling.tasks.retries import RETRIES
 
@@ -46,10 +47,18 @@ async def wait_for_video(submitted: Submitted | str, studio: KlingStudio | None 
     else:
         found = await ours.ledger.get(submitted.purchase)
 
-    async def say(state: Task) -> None:
-        logger.info("Task %s is %s", state.task_id, state.state)
+    name = f"Task {found.task_id} of {found.named}"
+    async with (
+        ours.keeper(logger) as keeper,
+        _alarm(await listener_of(ours), found) as alarm,
+        live_state("Generating", name) as live,
+    ):
 
-    async with ours.keeper(logger) as keeper, _alarm(await listener_of(ours), found) as alarm:
+        async def say(state: Task) -> None:
+            logger.info("Task %s is %s", state.task_id, state.state)
+            if live is not None:
+                live.say("Queued" if state.state == "pending" else "Generating", name)
+
         done = await keeper.wait(
             found, alarm=alarm, poll_interval=settings.poll_interval, max_wait=settings.max_wait, on_state=say
         )

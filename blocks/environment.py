@@ -6,6 +6,7 @@ does not know.
 
 from __future__ import annotations
 
+import functools
 import os
 from decimal import Decimal
 from pathlib import Path
@@ -47,11 +48,16 @@ class KlingEnvironment(PrefectBaseSettings):
 
 
 def settings_from_environment() -> KlingEnvironment:
-    """The settings as they are now.
+    """The settings; files are read once for each state of the environment's variables, which takes milliseconds.
 
     Raises:
         KlingError: one of them cannot be used; the text names its variable.
     """
+    return _read(frozenset((name, value) for name, value in os.environ.items() if name.startswith("PREFECT_")))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(_variables: frozenset[tuple[str, str]]) -> KlingEnvironment:
     try:
         return KlingEnvironment()
     except ValidationError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
@@ -111,7 +112,10 @@ class Stage:
 
 def named(task: Task[P, R], name: str) -> Task[P, R]:
     """A task under the name that the UI shows."""
-    return task.with_options(task_run_name=name)
+    # `with_options` does the same, and reads the task's source anew each time.
+    same = copy.copy(task)
+    same.task_run_name = name
+    return same
 
 
 def check_clip_as_input(shot: PlannedShot, entry: Input, clip: Clip) -> None:

@@ -25,7 +25,7 @@ from prefect_kling.ledger.ledger import Ledger
 from prefect_kling.ledger.purchases import Account, Purchase
 from prefect_kling.ledger.schema import is_moving, purchases
 from prefect_kling.ledger.states import Event, State
-from prefect_kling.media.probe import probe
+from prefect_kling.media.probe import probe_one
 
 __all__ = ["Keeper"]
 
@@ -233,7 +233,7 @@ class Keeper:
         assert self.storage is not None  # noqa: S101 - checked by the one caller
         task_id = purchase.task_id or ""
         try:
-            (facts,) = await probe([file])
+            facts = await probe_one(file)
         except InvalidMedia as error:
             # The file is gone by the time somebody reads this.
             raise InvalidMedia(str(error).replace(str(file), f"The result of task {task_id}")) from error

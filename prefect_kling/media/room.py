@@ -19,7 +19,7 @@ from prefect_kling.media.normalise import normalise
 from prefect_kling.media.pcm import Track, decode_sound
 from prefect_kling.media.picture import Images
 from prefect_kling.media.plan import plan_join, usual_of
-from prefect_kling.media.probe import probe
+from prefect_kling.media.probe import probe, probe_one
 from prefect_kling.media.target import target_of
 from prefect_kling.media.timeline import Scene, lay_out
 
@@ -127,7 +127,7 @@ class CuttingRoom:
 
     async def _look(self, clip: CutClip) -> _Seen:
         async with self._turns:
-            [facts] = [clip.facts] if _fits(clip) and clip.facts is not None else await probe([clip.path])
+            facts = clip.facts if _fits(clip) and clip.facts is not None else await probe_one(clip.path)
             [track] = await decode_sound([facts], self.new_folder()) if self._cut.sound else [None]
             return _Seen(replace(facts, path=clip.path), track)
 

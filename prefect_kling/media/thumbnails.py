@@ -15,11 +15,13 @@ __all__ = ["thumbnails"]
 PIXELS: Final = 160 * 90
 
 
-async def thumbnails(clips: Sequence[Path]) -> list[bytes]:
+async def thumbnails(clips: Sequence[Path], *, frames: int = 1, pixels: int = PIXELS) -> list[bytes]:
     """The first frame of each clip, turned and with square pixels as a player shows it, in one confined child.
 
     Args:
         clips: not trusted.
+        frames: how many, evenly chosen from the first to the last, side by side.
+        pixels: of a frame.
 
     Returns:
         A WebP of some 3 kB for each clip, of as many pixels as 160 by 90 have, whatever its shape.
@@ -31,5 +33,5 @@ async def thumbnails(clips: Sequence[Path]) -> list[bytes]:
     with tempfile.TemporaryDirectory(prefix="kling-") as folder:
         names = [f"{number}.webp" for number in range(len(clips))]
         each = [{"name": name} for name in names]
-        await ask("thumbnail", clips, ProbeLimits(), out=Path(folder), each=each, pixels=PIXELS)
+        await ask("thumbnail", clips, ProbeLimits(), out=Path(folder), each=each, frames=frames, pixels=pixels)
         return [await asyncio.to_thread((Path(folder) / name).read_bytes) for name in names]

@@ -17,8 +17,9 @@ from prefect_kling.gateway.errors import InvalidMedia
 from prefect_kling.media.cancelling import until_ended
 from prefect_kling.media.processes import Ended, run
 
-__all__ = ["ProbeLimits", "ask"]
+__all__ = ["ProbeLimits", "ask", "ask_each"]
 
+Job = Literal["probe", "last-frame", "lumas", "frame", "fit", "stills", "thumbnail", "words", "sound", "track"]
 CHILD = ("-m", "prefect_kling.media.confined")
 STARTING = 15.0  # seconds that a loaded machine may take to start Python and import av
 
@@ -51,7 +52,7 @@ class ProbeLimits:
 
 
 async def ask(
-    job: Literal["probe", "last-frame", "lumas", "frame", "fit", "stills", "thumbnail", "words", "sound", "track"],
+    job: Job,
     clips: Sequence[Path],
     limits: ProbeLimits,
     *,
@@ -79,6 +80,30 @@ async def ask(
         InvalidMedia: clips are broken, hostile or too costly; the text names each of them and says why.
         OSError: `out` cannot be written.
     """
+    answers = await ask_each(job, clips, limits, out=out, each=each, children=children, **known)
+    refusals = {
+        f"{clip} {answer}": None for clip, answer in zip(clips, answers, strict=True) if isinstance(answer, str)
+    }
+    if refusals:
+        raise InvalidMedia("; ".join(refusals) + ".")
+    return [answer for answer in answers if not isinstance(answer, str)]
+
+
+async def ask_each(
+    job: Job,
+    clips: Sequence[Path],
+    limits: ProbeLimits,
+    *,
+    out: Path | None = None,
+    each: Sequence[Mapping[str, object]] = (),
+    children: int = 1,
+    **known: object,
+) -> list[dict[str, Any] | str]:
+    """The same, for whom one broken clip is no reason to leave the others: in its place stands why, in words.
+
+    Raises:
+        OSError: `out` cannot be written.
+    """
     request = {**known, "job": job, "limits": dataclasses.asdict(limits), "out": str(out) if out else None}
     asked = [{**(each[n] if each else {}), "path": str(clip.absolute())} for n, clip in enumerate(clips)]
     answers, ended = await _ask_some(request, asked, limits, children)
@@ -89,13 +114,10 @@ async def ask(
                 answers[number] = alone.get(0) or {"refused": _last_words(ended)}
     elif clips and 0 not in answers:
         answers[0] = {"refused": _last_words(ended)}
-    refusals = {f"{clip} {answers[n]['refused']}": None for n, clip in enumerate(clips) if "refused" in answers[n]}
-    if refusals:
-        raise InvalidMedia("; ".join(refusals) + ".")
     for answer in answers.values():
         if "unwritable" in answer:
             raise OSError(answer["unwritable"], os.strerror(answer["unwritable"]), str(out))
-    return [answers[number]["found"] for number in range(len(clips))]
+    return [found["refused"] if "refused" in found else found["found"] for _, found in sorted(answers.items())]
 
 
 async def _ask_some(

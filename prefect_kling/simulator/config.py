@@ -91,8 +91,8 @@ class SimulatorConfig(BaseModel):
         media: how files are made, unless a request says otherwise.
         barcode: stamps task, shot and frame number into the picture (`prefect_kling.simulator.barcode`).
         shrink: divides the sides of clips, for tests that do not look at the picture; input checks allow for it.
-        draw: whether clips are drawn; else each is the same few bytes, which nobody can play, and costs nothing: for
-            measuring what is around them.
+        draw: whether each clip is drawn. For measuring what is around them, "once" draws one clip of a kind for all
+            tasks that ask for such a one; with False each is the same few bytes, which nobody can play.
         late_seconds: how long a late callback is late.
         slow_seconds: how long a slow download takes.
         workers: clips rendered at once; None for one a core.
@@ -111,7 +111,7 @@ class SimulatorConfig(BaseModel):
     media: MediaSpec = MediaSpec()
     barcode: bool = False
     shrink: Literal[1, 2, 4, 8] = 1
-    draw: bool = True
+    draw: bool | Literal["once"] = True
     late_seconds: Annotated[float, Field(ge=0)] = 5.0
     slow_seconds: Annotated[float, Field(ge=0)] = 2.0
     workers: Annotated[int, Field(ge=1)] | None = None

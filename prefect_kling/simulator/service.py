@@ -99,6 +99,8 @@ class Service:
         self._running: set[asyncio.Task[None]] = set()
         self._remembered = Remembered()
         self._abandoned = threading.Event()
+        self._kinds: dict[tuple[object, ...], tuple[Path, float]] = {}
+        self._drawing = threading.Lock()
 
     async def __aenter__(self) -> Service:
         self._directory = tempfile.TemporaryDirectory(prefix="kling-simulator-", ignore_cleanup_errors=True)
@@ -252,6 +254,25 @@ class Service:
         if not self.config.draw:
             path.write_bytes(UNDRAWN)
             return path, 0.0
+        if self.config.draw == "once":
+            return self._drawn_before(task, inputs, media, path)
+        return self._drawn(task, inputs, media, path)
+
+    def _drawn_before(
+        self, task: SimulatedTask, inputs: FetchedInputs, media: MediaSpec, path: Path
+    ) -> tuple[Path, float]:
+        """The clip that was drawn for the first task of this kind, or for this one."""
+        asked = task.request
+        kind = (asked.model, asked.mode, asked.aspect_ratio, asked.duration, asked.sound, media.model_dump_json())
+        with self._drawing:
+            if kind not in self._kinds:
+                self._kinds[kind] = self._drawn(task, inputs, media, path)
+                return self._kinds[kind]
+        first, seconds = self._kinds[kind]
+        path.hardlink_to(first)
+        return path, seconds
+
+    def _drawn(self, task: SimulatedTask, inputs: FetchedInputs, media: MediaSpec, path: Path) -> tuple[Path, float]:
         order = order_for(
             task.request,
             inputs,

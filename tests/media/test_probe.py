@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from prefect_kling.gateway.errors import InvalidMedia
+from prefect_kling.media import probe as probing
 from prefect_kling.media import untrusted
-from prefect_kling.media.probe import ProbeLimits, probe
+from prefect_kling.media.facts import MediaFacts
+from prefect_kling.media.probe import ProbeLimits, probe, probe_one
 
 MakeClip = Callable[..., Path]
 
@@ -201,3 +204,46 @@ async def test_the_child_knows_nothing_of_the_environment(
         await probe([shots[0]])
     assert "APIMODELS_API_KEY" not in told.read_text()
     assert "PATH" in told.read_text()
+
+
+async def test_those_who_come_while_a_child_works_share_the_next(
+    shots: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is answered for itself: a broken one among them is told to whoever asked about it."""
+    asked, begun = list[int](), asyncio.Event()
+
+    async def counted(job: Any, clips: Sequence[Path], limits: ProbeLimits) -> Any:
+        asked.append(len(clips))
+        begun.set()
+        return await untrusted.ask_each(job, clips, limits)
+
+    monkeypatch.setattr(probing, "ask_each", counted)
+    first = asyncio.create_task(probe_one(shots[0]))
+    await begun.wait()
+    others = [asyncio.create_task(probe_one(path)) for path in (*shots, tmp_path / "gone.mp4", shots[0])]
+    given_up = asyncio.create_task(probe_one(tmp_path / "given-up.mp4"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    found = await asyncio.gather(first, *others, given_up, return_exceptions=True)
+    assert asked == [1, len(shots) + 2]
+    assert [facts.path for facts in found if isinstance(facts, MediaFacts)] == [shots[0], *shots, shots[0]]
+    broken, cancelled = [facts for facts in found if not isinstance(facts, MediaFacts)]
+    assert isinstance(broken, InvalidMedia)
+    assert "gone.mp4" in str(broken)
+    assert isinstance(cancelled, asyncio.CancelledError)
+
+
+async def test_a_child_that_cannot_be_had_is_told_to_everybody(
+    shots: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = untrusted.ask_each, iter([OSError("no more processes")])
+
+    async def failing(*arguments: Any) -> Any:
+        for error in tries:
+            raise error
+        return await real(*arguments)
+
+    monkeypatch.setattr(probing, "ask_each", failing)
+    found = await asyncio.gather(*[probe_one(shots[0]) for _ in range(2)], return_exceptions=True)
+    assert [type(error) for error in found] == [OSError, OSError]
+    assert (await probe_one(shots[0])).path == shots[0]

@@ -221,6 +221,15 @@ async def test_a_public_url_is_never_contacted_and_has_a_stand_in(
         assert data["state"] == "completed"
 
 
+async def test_one_clip_of_a_kind_can_do_for_all(simulate: Any, finish: Any, order: dict[str, Any]) -> None:
+    async with simulate(draw="once") as (_, client):
+        orders = [order | {"prompt": "a"}, order | {"prompt": "b"}, order | {"prompt": "c", "sound": "on"}]
+        clips = [(await client.get((await finish(client, one))["resultUrls"][0])).content for one in orders]
+    assert clips[0] == clips[1]
+    assert clips[0] != clips[2]
+    assert all(b"ftyp" in clip[:16] for clip in clips)
+
+
 async def test_clips_need_not_be_drawn(simulate: Any, finish: Any, order: dict[str, Any]) -> None:
     """For measuring what is around them; each task also says how often it was asked about."""
     async with simulate(draw=False) as (simulator, client):

@@ -44,6 +44,7 @@ class KlingEnvironment(PrefectBaseSettings):
     receive_on: str = Field(default="", description="HOST:PORT where a run receives callbacks itself.")
     poll_interval: float = Field(default=5.0, gt=0, description="Seconds between looks at a running generation.")
     max_wait: float = Field(default=3600.0, gt=0, description="Seconds to wait for one shot.")
+    approval_wait: float = Field(default=86400.0, gt=0, description="Seconds that a run waits for an approval.")
     prices: Path | None = Field(default=None, description="A JSON price list in place of the built-in one.")
 
 

@@ -108,6 +108,12 @@ class KlingStudio(Block):
     max_wait: float = Field(
         default=0, ge=0, title="Longest wait", description="Seconds to wait for one shot. 0 means 3600."
     )
+    approval_wait: float = Field(
+        default=0,
+        ge=0,
+        title="Wait for approval",
+        description="Seconds that a run with approve waits for an answer before it fails. 0 means 86400, a day.",
+    )
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -140,6 +146,7 @@ class KlingStudio(Block):
             receive_on=self.receive_on or found.receive_on,
             poll_interval=self.poll_interval or found.poll_interval,
             max_wait=self.max_wait or found.max_wait,
+            approval_wait=self.approval_wait or found.approval_wait,
             prices=found.prices,
         )
 

@@ -97,7 +97,10 @@ class ShotOutcome(BaseModel):
 
 
 class Rendering(BaseModel):
-    """A whole run: its film, if every shot of the cut has a clip, and what became of each shot."""
+    """A whole run: its film, if every shot of the cut has a clip, and what became of each shot.
+
+    `usd_replaced` is what it has bought besides: takes that were replaced in a review.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -106,12 +109,13 @@ class Rendering(BaseModel):
     shots: tuple[ShotOutcome, ...]
     error_type: str | None = None
     error: str | None = None
+    usd_replaced: Decimal = Decimal(0)
 
     @property
     def usd(self) -> Decimal:
         """What this run bought, at the most that it can cost."""
         takes = [shot.usd for shot in self.shots] + [take.usd for shot in self.shots for take in shot.further]
-        return sum(takes, Decimal(0))
+        return sum(takes, self.usd_replaced)
 
     @property
     def failures(self) -> tuple[ShotOutcome, ...]:

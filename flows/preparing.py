@@ -57,6 +57,7 @@ class Wish:
         draft: to try the document cheaply: one std take of each shot, in an edition of its own.
         budget: USD that this run may spend, in place of the studio's.
         run: the flow run's id, or empty.
+        review: the key of the review that wants these retakes, or empty where the run itself was asked for them.
     """
 
     edition: str = "main"
@@ -65,6 +66,7 @@ class Wish:
     draft: bool = False
     budget: Decimal | None = None
     run: str = ""
+    review: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,9 @@ async def reckoned(
     document = draft_of(document) if wish.draft else document
     edition = draft_edition(wish.edition) if wish.draft else wish.edition
     _check_named("--only", wish.only, document)
+    if wish.review:
+        # The document may have changed since: what it says of a take goes before a review.
+        wish = replace(wish, retake=_still_to_retake(document, wish.retake))
     _check_named("--retake", wish.retake, document)
     _check_retakes(document, wish.retake, wish.only)
     planned = await plan_document(document, settings)
@@ -174,7 +179,9 @@ async def reckoned(
         planned = planned.only(wish.only)
         planned.check_film(document)
     await rehearse(planned)
-    return Reckoner(await desk(settings), document, planned, edition, run=wish.run, retakes=wish.retake)
+    return Reckoner(
+        await desk(settings), document, planned, edition, run=wish.run, retakes=wish.retake, review=wish.review
+    )
 
 
 async def plan_document(document: Document, settings: StudioSettings) -> Plan:
@@ -241,6 +248,11 @@ def _check_retakes(document: Document, retakes: Sequence[str], only: Sequence[st
             )
         if only and shot not in only:
             raise StoryboardError(f"--retake: shot '{shot}' is none of those that --only names")
+
+
+def _still_to_retake(document: Document, retakes: Sequence[str]) -> tuple[str, ...]:
+    known = {shot.id: shot.take for shot in document.storyboard.shots}
+    return tuple(shot for shot in retakes if known.get(shot) == 0)
 
 
 async def _check_budgets(prepared: Prepared) -> None:

@@ -113,13 +113,23 @@ class Reckoner:
         edition: separates runs that are meant to give new clips.
         run: the flow run, or empty.
         retakes: ids of shots that are wanted anew.
+        review: that wants them, or empty for the run itself: each pins takes of its own, and each once.
     """
 
     def __init__(
-        self, desk: Desk, document: Document, plan: Plan, edition: str, *, run: str = "", retakes: Iterable[str] = ()
+        self,
+        desk: Desk,
+        document: Document,
+        plan: Plan,
+        edition: str,
+        *,
+        run: str = "",
+        retakes: Iterable[str] = (),
+        review: str = "",
     ) -> None:
         self.desk, self.document, self.planned, self.edition = desk, document, plan, edition
         self.run, self.retakes = run, frozenset(retakes)
+        self.pins_as = f"{run}/{review}" if review else run
         self.storyboard = slug(document.storyboard.title)
         self.folder = f"{file_name(edition)}/{self.storyboard}"
         self.prices = PriceTable.load(desk.settings.prices)
@@ -175,11 +185,12 @@ class Reckoner:
     async def retaken(self, choice: Choice) -> bool:
         """Whether this run has pinned the take of a shot already, as a retry finds it."""
         pin = (await self._pinned()).get((choice.shot.id, choice.slate.base_key))
-        return bool(self.run) and pin is not None and pin.run == self.run
+        return bool(self.run) and pin is not None and pin.run == self.pins_as
 
     async def _pin(self, choice: Choice, *, pin: bool) -> Pin | None:
         if pin and choice.shot.id in self.retakes:
-            return await retake(self.desk.ledger, self.desk.account, choice.slate, self.run, also=choice.base_keys[1:])
+            slate, also = choice.slate, choice.base_keys[1:]
+            return await retake(self.desk.ledger, self.desk.account, slate, self.pins_as, also=also)
         return (await self._pinned()).get((choice.shot.id, choice.slate.base_key))
 
     async def _pinned(self) -> dict[tuple[str, str], Pin]:

@@ -6,8 +6,9 @@ A shot that fails takes down what depends on it and nothing else. What is bought
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from prefect.logging import get_run_logger
 
@@ -26,15 +27,19 @@ from prefect_kling.ledger.holds import HOLD_SECONDS, Hold
 from prefect_kling.storyboard.plan import PlannedShot
 from prefect_kling.tasks.results import Film
 
-__all__ = ["render"]
+__all__ = ["Review", "render"]
+
+Review: TypeAlias = Callable[[Cutting, Sequence[ShotOutcome]], Awaitable[None]]
+"""Looks at the clips once all are there; what it raises stops the join."""
 
 
-async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
+async def render(prepared: Prepared, studio: KlingStudio, review: Review | None = None) -> Rendering:
     """Renders a plan and joins the film, inside a flow run.
 
     Args:
         prepared: checked; what it buys is admitted as a whole here, before the first shot.
         studio: the account that pays and the storage that keeps.
+        review: to be had before the join; None to join at once.
 
     Returns:
         The rendering; shots that failed are in it, not raised.
@@ -46,16 +51,18 @@ async def render(prepared: Prepared, studio: KlingStudio) -> Rendering:
         run = _Run(prepared, studio, cutting, page)
         # To the end of the join, so that no prune takes a clip away that the film is about to use.
         async with run.admitted():
-            rendering = await _rendered(run)
+            rendering = await _rendered(run, review)
         await page.ended(rendering)
         return rendering
 
 
-async def _rendered(run: _Run) -> Rendering:
+async def _rendered(run: _Run, review: Review | None) -> Rendering:
     title = run.prepared.document.storyboard.title
     outcomes = await run.shots()
     if any(outcome.clip is None for outcome in outcomes):
         return Rendering(title=title, film=None, shots=tuple(outcomes))
+    if review is not None:
+        await review(run.cutting, outcomes)
     try:
         film = await run.join({outcome.id: outcome for outcome in outcomes})
     except Exception as error:  # noqa: BLE001 - whatever stops the join, the clips are kept and the run says why

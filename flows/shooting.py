@@ -139,7 +139,7 @@ class Shooting:
             if number != choice.candidates[0]:
                 # Else a rerun could use another one, and would buy anew what is made of this one.
                 ledger, account = self.stage.desk.ledger, self.stage.desk.account
-                await pin_take(ledger, account, choice.slate, number, self.stage.reckoner.run, seen=choice.pin)
+                await pin_take(ledger, account, choice.slate, number, self.stage.reckoner.pins_as, seen=choice.pin)
             return taken
         raise self._told(failures)
 

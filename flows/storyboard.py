@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.flows.announcing import money_trouble
+from prefect_kling.flows.approving import NotApproved, render_approved
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.page import name_run
 from prefect_kling.flows.preparing import Prepared, Wish, prepare
 from prefect_kling.flows.progress import tell
-from prefect_kling.flows.rendering import render
+from prefect_kling.flows.rendering import Review, render
 from prefect_kling.flows.runs import edition_of_run, run_id
 from prefect_kling.gateway.errors import KlingError, StoryboardError
 from prefect_kling.ledger.money import shown
@@ -37,6 +38,7 @@ async def render_storyboard(
     budget: float | None = None,
     draft: bool = False,
     allow_outside: bool = False,
+    approve: Literal["nothing", "plan", "cut", "both"] = "nothing",
 ) -> State[Rendering]:
     """Buys every shot of a storyboard that is not bought yet, keeps the clips and joins them.
 
@@ -54,15 +56,18 @@ async def render_storyboard(
         budget: USD that this run may spend; empty for the studio's.
         draft: try it cheaply: std mode, one take of each shot, in the edition "draft".
         allow_outside: let the document use files of the worker's outside of its own folder.
+        approve: wait for a person on this run's page: before money is spent (plan), before the film is joined (cut).
 
     Returns:
-        `Rendered` with a `Rendering`; `Partial` (failed) where a shot has no clip, naming shot, reason and what to do.
+        `Rendered` with a `Rendering`; `Partial` (failed) where a shot has no clip, naming shot, reason and what to do;
+        `Declined` or `Stopped` (cancelled) where a person did not approve.
 
     Raises:
         StoryboardError, InvalidMedia: the document cannot be rendered; nothing was bought.
         BudgetExceeded: it would cost more than a budget allows; nothing was bought.
         InsufficientCredits: it would cost more than the account has; nothing was bought.
         LedgerUnavailable: the ledger cannot be used; nothing was bought.
+        NotAnswered: nobody approved in time; what was bought is kept.
         OSError: the storage cannot be written; nothing was bought.
     """
     studio = studio or KlingStudio.from_environment()
@@ -76,16 +81,27 @@ async def render_storyboard(
         budget=None if budget is None else Decimal(str(budget)),
         run=run_id(),
     )
+
+    async def prepared(wished: Wish) -> Prepared:
+        found = await prepare(storyboard, studio, variables or {}, wished, allow_outside=allow_outside)
+        await name_run(found)
+        return found
+
+    async def rendered(found: Prepared, review: Review | None) -> Rendering:
+        return await _rendered(found, studio, review)
+
     try:
-        prepared = await prepare(storyboard, studio, variables or {}, wish, allow_outside=allow_outside)
-        await name_run(prepared)
-        return _final_state(await _rendered(prepared, studio))
+        wait = studio.settings().approval_wait
+        return _final_state(await render_approved(prepared, rendered, wish, approve, wait))
+    except NotApproved as decision:
+        # Neither done nor failed: a person has ended it, and automations on failures have nothing to do.
+        return Cancelled(name=decision.state, message=str(decision))
     except KlingError as error:
         money_trouble(studio.credentials.account, error)
         raise
 
 
-async def _rendered(prepared: Prepared, studio: KlingStudio) -> Rendering:
+async def _rendered(prepared: Prepared, studio: KlingStudio, review: Review | None) -> Rendering:
     logger, title = get_run_logger(), prepared.document.storyboard.title
     reuse = prepared.reuse()
     if reuse is not None:
@@ -94,7 +110,7 @@ async def _rendered(prepared: Prepared, studio: KlingStudio) -> Rendering:
     logger.info("%s: %d shots, %s to buy at most%s", title, len(prepared.plan.shots), shown(prepared.micro_usd), apart)
     for shot in prepared.plan.shots:
         tell(shot.id, "planned", f"{shot.usd:.2f} USD")
-    return await render(prepared, studio)
+    return await render(prepared, studio, review)
 
 
 def _final_state(rendering: Rendering) -> State[Any]:

@@ -37,6 +37,7 @@ class StudioSettings:
         receive_on: `HOST:PORT` where a run receives callbacks itself, or empty where the receiver is elsewhere.
         poll_interval: seconds, see `gateway.waiting`.
         max_wait: seconds a shot is waited for, and a 429 is put up with.
+        approval_wait: seconds that a run waits for an approval.
         prices: a price list in place of the built-in one.
     """
 
@@ -57,4 +58,5 @@ class StudioSettings:
     receive_on: str = ""
     poll_interval: float = 5.0
     max_wait: float = 3600.0
+    approval_wait: float = 86400.0
     prices: Path | None = None

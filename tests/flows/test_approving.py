@@ -1,0 +1,284 @@
+"""Runs that wait for a person on a real Prefect server, answered as the UI does it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from asyncio.subprocess import PIPE, STDOUT
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.states import Pending
+
+from prefect_kling import KlingStudio
+from prefect_kling.flows import render_storyboard
+from prefect_kling.flows.outcome import Rendering
+from prefect_kling.flows.preparing import Wish, prepare
+from prefect_kling.simulator.config import SimulatorConfig
+from prefect_kling.simulator.server import Running, running
+
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
+
+BOARD = """\
+title: Approved
+defaults:
+  model: kling-v3-omni
+  aspect_ratio: "16:9"
+  duration: 3
+shots:
+  - id: dawn
+    prompt: A lighthouse at dawn
+  - id: storm
+    prompt: A storm at night
+    base: dawn
+"""
+PRICE = 3 * Decimal("0.0633")
+LONG_ENOUGH = 60.0
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> str:
+    path = tmp_path / "board.yaml"
+    path.write_text(BOARD)
+    return str(path)
+
+
+class Person:
+    """Somebody who answers a run's questions in the UI."""
+
+    def __init__(self, run: UUID) -> None:
+        self.run = run
+
+    async def asked(self, key: str) -> FlowRun:
+        """Waits until the run asks this."""
+        async with get_client() as client:
+            deadline = time.monotonic() + LONG_ENOUGH
+            while time.monotonic() < deadline:
+                run = await client.read_flow_run(self.run)
+                state = run.state
+                assert state is not None
+                if state.is_paused() and state.state_details.pause_key == key:
+                    return run
+                assert not state.is_final(), state.message
+                await asyncio.sleep(0.1)
+        pytest.fail(f"{key} is not asked")
+
+    async def shown(self, key: str, how: str = "paused") -> str:
+        """What the form says above its fields."""
+        async with get_client() as client:
+            for _ in range(100):
+                try:
+                    return str(json.loads(await client.read_flow_run_input(self.run, f"{how}-{key}-description")))
+                except PrefectHTTPStatusError:  # the form follows the state
+                    await asyncio.sleep(0.1)
+        pytest.fail(f"{key} has no form")
+
+    async def says(self, key: str, **said: Any) -> str:
+        """Answers a question; why the server refuses it, or nothing."""
+        run = await self.asked(key)
+        assert run.state is not None
+        await self.shown(key, str(run.state.name).lower())
+        async with get_client() as client:
+            result = await client.resume_flow_run(self.run, run_input=said)
+        return "" if result.status == SetStateStatus.ACCEPT else str(getattr(result.details, "reason", ""))
+
+
+async def begun(board: str, studio: KlingStudio, **wishes: Any) -> tuple[asyncio.Task[Any], Person]:
+    """A run that is under way, by hand, and who answers it."""
+    name = f"approved-{uuid4()}"
+    flow = render_storyboard.with_options(flow_run_name=name)
+    task: asyncio.Task[Any] = asyncio.create_task(_state(flow, board, studio, wishes))
+    async with get_client() as client:
+        for _ in range(300):
+            found = [run for run in await client.read_flow_runs(limit=20) if run.name == name]
+            if found:
+                return task, Person(found[0].id)
+            await asyncio.sleep(0.1)
+    pytest.fail("the run does not begin")
+
+
+async def _state(flow: Any, board: str, studio: KlingStudio, wishes: dict[str, Any]) -> Any:
+    return await flow(board, studio, **wishes, return_state=True)
+
+
+async def rendering_of(task: asyncio.Task[Any]) -> Rendering:
+    state = await task
+    assert state.name == "Rendered", state.message
+    rendering = await state.aresult()
+    assert isinstance(rendering, Rendering)
+    return rendering
+
+
+def creates(simulator: Running) -> int:
+    return int(simulator.service.stats()["creates"])
+
+
+async def test_nothing_is_bought_before_its_plan_is_approved(
+    studio: KlingStudio, simulator: Running, board: str
+) -> None:
+    task, person = await begun(board, studio, approve="plan", budget=2.0)
+    await person.asked("plan")
+    text = await person.shown("plan")
+    assert "2 of 2 shots are to be bought, about 0.38 USD" in text
+    assert "| storm | A storm at night \\(from dawn\\) |" in text
+    assert creates(simulator) == 0
+    assert "decision" in await person.says("plan")
+    assert await person.says("plan", decision="buy") == ""
+    assert (await rendering_of(task)).usd == 2 * PRICE
+    assert creates(simulator) == 2
+    # What is there needs no money, and no approval.
+    again, _ = await begun(board, studio, approve="plan")
+    assert (await rendering_of(again)).usd == 0
+
+
+async def test_a_plan_that_is_declined_buys_nothing(studio: KlingStudio, simulator: Running, board: str) -> None:
+    task, person = await begun(board, studio, approve="both")
+    assert await person.says("plan", decision="decline") == ""
+    state = await task
+    assert (state.type.value, state.name) == ("CANCELLED", "Declined")
+    assert "nothing was bought" in state.message
+    assert creates(simulator) == 0
+
+
+async def test_a_plan_that_changes_while_it_is_read_is_asked_for_again(
+    studio: KlingStudio, simulator: Running, board: str
+) -> None:
+    task, person = await begun(board, studio, approve="plan")
+    await person.asked("plan")
+    Path(board).write_text(BOARD.replace("duration: 3", "duration: 4"))
+    assert await person.says("plan", decision="buy") == ""
+    await person.asked("plan-2")
+    assert "The storyboard has changed since its plan was approved" in await person.shown("plan-2")
+    assert await person.says("plan-2", decision="decline") == ""
+    assert (await task).name == "Declined"
+    assert creates(simulator) == 0
+
+
+async def test_nobody_answers(studio: KlingStudio, simulator: Running, board: str) -> None:
+    hasty = studio.model_copy(update={"approval_wait": 1})
+    task, _ = await begun(board, hasty, approve="plan")
+    state = await task
+    assert state.is_failed()
+    assert "was not approved by" in state.message
+    assert "Nothing was bought" in state.message
+    assert creates(simulator) == 0
+
+
+async def test_a_cut_is_approved_after_a_retake_of_one_shot(
+    studio: KlingStudio, simulator: Running, board: str
+) -> None:
+    task, person = await begun(board, studio, approve="cut")
+    await person.asked("cut-1")
+    text = await person.shown("cut-1")
+    assert text.count("data:image/webp;base64,") == 2
+    assert len(text) < 100_000
+    # Another dawn is another storm, too.
+    assert text.count("| dawn | 1 | 3.0 | 0.19 | 0.38 with storm |") == 1
+    assert text.count("| storm | 1 | 3.0 | 0.19 | 0.19 |") == 1
+    assert creates(simulator) == 2
+    # The server refuses a shot that there is not; the run what it lets pass.
+    assert "shot-9" in await person.says("cut-1", decision="retake", retake=["shot-9"])
+    assert await person.says("cut-1", decision="retake", retake=[]) == ""
+    await person.asked("cut-2")
+    assert "No shot was chosen to take again" in await person.shown("cut-2")
+    assert await person.says("cut-2", decision="approve", retake=["storm"]) == ""
+    await person.asked("cut-3")
+    assert "it cannot be both" in await person.shown("cut-3")
+    assert await person.says("cut-3", decision="retake", retake=["storm"]) == ""
+    await person.asked("cut-4")
+    assert creates(simulator) == 3
+    assert await person.says("cut-4", decision="approve") == ""
+    rendering = await rendering_of(task)
+    assert {shot.id: shot.take for shot in rendering.shots} == {"dawn": 1, "storm": 2}
+    assert rendering.usd == 3 * PRICE
+    assert creates(simulator) == 3
+
+
+async def test_what_is_made_of_a_retaken_shot_is_bought_anew_and_a_stop_keeps_the_clips(
+    studio: KlingStudio, simulator: Running, board: str
+) -> None:
+    task, person = await begun(board, studio, approve="cut", budget=0.9)
+    assert await person.says("cut-1", decision="retake", retake=["dawn"]) == ""
+    await person.asked("cut-2")
+    assert creates(simulator) == 4
+    # Four are 0.76 USD.
+    assert await person.says("cut-2", decision="retake", retake=["storm"]) == ""
+    await person.asked("cut-3")
+    assert "the budget of this run is" in await person.shown("cut-3")
+    assert creates(simulator) == 4
+    assert await person.says("cut-3", decision="stop") == ""
+    state = await task
+    assert (state.type.value, state.name) == ("CANCELLED", "Stopped")
+    assert "All clips are kept" in state.message
+    # Another run would go on with the take that was chosen, and buy none.
+    found = (await prepare(board, studio, {}, Wish())).standings
+    assert {shot: (standing.status, standing.take) for shot, standing in found.items()} == {
+        "dawn": ("kept", 2),
+        "storm": ("kept", 1),
+    }
+
+
+async def test_a_run_of_a_work_pool_is_suspended_and_another_process_buys_nothing_again(
+    server_environment: dict[str, str], board: str
+) -> None:
+    async with running(SimulatorConfig(seed=1, generation_seconds=0.2, shrink=8)) as gateway:
+        env = server_environment | {
+            "APIMODELS_API_KEY": "sk-approved-7c1d20",
+            "APIMODELS_BASE_URL": gateway.base_url,
+            "PREFECT_INTEGRATIONS_KLING_POLL_INTERVAL": "0.1",
+            "PREFECT__FLOW_ENTRYPOINT": "prefect_kling.flows.storyboard:render_storyboard",
+        }
+        run = await deployed({"storyboard": board, "approve": "both"})
+        person = Person(run)
+
+        async def attempt() -> str:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "prefect.engine", str(run), stdout=PIPE, stderr=STDOUT, env=env
+            )
+            said, _ = await process.communicate()
+            assert process.returncode == 0, said.decode()
+            return said.decode()
+
+        assert "⋮ → Resume" in await attempt()
+        assert (await person.asked("plan")).state.name == "Suspended"  # type: ignore[union-attr] # a state, by now
+        assert creates(gateway) == 0
+        assert await person.says("plan", decision="buy") == ""
+        await attempt()
+        assert await person.says("cut-1", decision="retake", retake=["dawn"]) == ""
+        assert creates(gateway) == 2
+        await attempt()
+        assert creates(gateway) == 4
+        assert await person.says("cut-2", decision="approve") == ""
+        said = await attempt()
+        assert creates(gateway) == 4
+        async with get_client() as client:
+            state = (await client.read_flow_run(run)).state
+        assert state is not None
+        assert state.name == "Rendered", said
+        assert "0.76 USD" in str(state.message)
+
+
+async def deployed(parameters: dict[str, Any]) -> UUID:
+    """A run of a deployment on a work pool, as a worker that has just taken it would run it."""
+    async with get_client() as client:
+        flow_id = await client.create_flow(render_storyboard)
+        pool = await client.create_work_pool(WorkPoolCreate(name=f"pool-{uuid4()}", type="process"))
+        deployment = await client.create_deployment(
+            flow_id=flow_id,
+            name="approved",
+            work_pool_name=pool.name,
+            entrypoint="prefect_kling.flows.storyboard:render_storyboard",
+        )
+        run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
+        await client.set_flow_run_state(run.id, Pending())
+        return run.id

@@ -22,7 +22,7 @@ MOST_ROWS: Final = 200
 MOST_PROMPT: Final = 100
 MOST_CHARACTERS: Final = 1_000_000
 """Of all pictures in one form, as text: the server hands it out whole."""
-_KINDS: Final = {"clip": "from", "last-frame": "continues", "file": "with", "url": "with"}
+_KINDS: Final = {"clip": "from", "last-frame": "last frame of", "file": "with", "url": "with"}
 
 
 class PlanReview(RunInput):
@@ -62,7 +62,12 @@ def plan_form(prepared: Prepared, spent: Spent, why: str = "") -> type[PlanRevie
         why: it is asked again, or empty.
     """
     shots = prepared.plan.shots
-    rows = [_plan_row(shot, prepared.standings[shot.id]) for shot in shots[:MOST_ROWS]]
+    written = {shot.id: shot.prompt for shot in prepared.document.storyboard.shots}
+    prompts = [written[shot.id] or shot.request.prompt or "" for shot in shots]
+    rows = [
+        _plan_row(shot, prepared.standings[shot.id], prompt)
+        for shot, prompt in zip(shots[:MOST_ROWS], prompts, strict=False)
+    ]
     table = _table(("Shot", "What it does", "Seconds", "USD", "Status"), rows)
     more = f"{len(shots) - MOST_ROWS} more shots are not shown." if len(shots) > MOST_ROWS else ""
     buying = len([standing for standing in prepared.standings.values() if standing.to_buy])
@@ -88,17 +93,18 @@ def cut_form(prepared: Prepared, seen: Sequence[Seen], spent: Spent, why: str = 
         number: of the review.
     """
     pictures = _fitting(seen[:MOST_ROWS])
-    rows = [_cut_row(prepared.plan, one, picture) for one, picture in zip(seen, pictures, strict=False)]
-    columns = ("First, middle and last frame", "Shot", "Take", "Seconds", "USD", "Taken again, USD", "")
+    # One below the other: in a table they would be as narrow as its column.
+    clips = [_clip(prepared.plan, one, picture) for one, picture in zip(seen, pictures, strict=False)]
     more = f"{len(seen) - MOST_ROWS} more shots are not shown." if len(seen) > MOST_ROWS else ""
     without = len([picture for picture in pictures if not picture])
     missing = f"{without} shots are shown without a picture: a page holds no more." if 0 < without < len(seen) else ""
     title = f"# {escaped(prepared.document.storyboard.title)}, review {number}"
     money = escaped(shown(spent.run))
-    bought = f"All {len(seen)} clips are there; this run has bought for {money}. Joining them costs nothing."
-    further = "To take a shot again buys anew what is made of it, too; the price beside it is the most that comes to."
+    bought = f"All {len(seen)} clips are there; this run has bought for {money}. Joining them costs nothing. "
+    bought += "Below: the first, middle and last frame of each." if any(pictures) else ""
+    further = "To take a shot again buys anew what is made of it, too; that is in the price."
     left = budgets_left(prepared.limits, spent, 0)
-    text = _text(title, why, bought, _table(columns, rows), more, missing, further, *left)
+    text = _text(title, why, bought, *clips, more, missing, further, *left)
     # Choices, so that the page offers them and the server refuses any other shot. Not an enum of Python: one of a
     # single name would become a constant, which the page does not show as a choice.
     choices: list[JsonValue] = list(retakable(prepared.plan))
@@ -153,7 +159,7 @@ def budgets_left(limits: Limits, spent: Spent, micro_usd: int) -> list[str]:
     ]
 
 
-def _plan_row(shot: PlannedShot, standing: Standing) -> list[str]:
+def _plan_row(shot: PlannedShot, standing: Standing, prompt: str) -> list[str]:
     usd = shot.usd * len(standing.to_buy)
     status = str(standing.status) + (f" through {standing.through}" if standing.through else "")
     if len(standing.to_buy) > 1:
@@ -161,33 +167,37 @@ def _plan_row(shot: PlannedShot, standing: Standing) -> list[str]:
     if standing.shares:
         status += f", the same as {standing.shares}"
     inputs = [f"{_KINDS[entry.kind]} {entry.source.rpartition('/')[2]}" for entry in shot.inputs]
-    prompt = shot.request.prompt or ""
     short = prompt if len(prompt) <= MOST_PROMPT else f"{prompt[: MOST_PROMPT - 1]}…"
     said = short + (f" ({', '.join(inputs)})" if inputs else "")
     return [escaped(shot.id), escaped(said), str(shot.seconds), f"{usd:.2f}" if usd else "", escaped(status)]
 
 
-def _cut_row(plan: Plan, seen: Seen, picture: str) -> list[str]:
+def _clip(plan: Plan, seen: Seen, picture: str) -> str:
     outcome = seen.outcome
-    name = escaped(outcome.id) + ("" if _shot(plan, outcome.id).in_cut else " (not in the film)")
-    seconds = f"{outcome.clip.seconds:.1f}" if outcome.clip else ""
-    clip = linked("clip", seen.link) if seen.link.startswith("http") else ""
-    said = " ".join(filter(None, (clip, escaped(outcome.faults))))
-    again = _taking_again(plan, outcome.id)
-    return [f"![]({picture})" if picture else "", name, str(outcome.take), seconds, f"{outcome.usd:.2f}", again, said]
+    facts = [
+        f"**{escaped(outcome.id)}**",
+        f"take {outcome.take}",
+        f"{outcome.clip.seconds:.1f} s" if outcome.clip else "",
+        f"{outcome.usd:.2f} USD" if outcome.usd else "",
+        "" if _shot(plan, outcome.id).in_cut else "not in the film",
+        _taking_again(plan, outcome.id),
+        linked("clip", seen.link) if seen.link.startswith("http") else "",
+        escaped(outcome.faults),
+    ]
+    return "\n\n".join(filter(None, (", ".join(filter(None, facts)), f"![]({picture})" if picture else "")))
 
 
 def _taking_again(plan: Plan, shot: str) -> str:
     """The most that another take of a shot costs, with what is made of it."""
     if shot not in retakable(plan):
-        return "take is told"
+        return "the document tells its take"
     stale = {shot}
     for other in plan.order:
         if stale.intersection(other.needs):
             stale.add(other.id)
     usd = sum(one.upper_usd * (1 if one.id == shot else one.takes) for one in plan.shots if one.id in stale)
     others = [one.id for one in plan.shots if one.id in stale and one.id != shot]
-    return f"{usd:.2f}" + (f" with {escaped(', '.join(others))}" if others else "")
+    return f"again at most {usd:.2f} USD" + (f" with {escaped(', '.join(others))}" if others else "")
 
 
 def _fitting(seen: Sequence[Seen]) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from asyncio.subprocess import PIPE, STDOUT
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
-from prefect.exceptions import PrefectHTTPStatusError
-from prefect.states import Pending
+from prefect.exceptions import Pause, PrefectHTTPStatusError
+from prefect.flow_engine import run_flow_async
+from prefect.states import AwaitingRetry, Failed, Pending
 
 from prefect_kling import KlingStudio
 from prefect_kling.flows import render_storyboard
+from prefect_kling.flows.asking import Questions
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.preparing import Wish, prepare
-from prefect_kling.simulator.config import SimulatorConfig
-from prefect_kling.simulator.server import Running, running
+from prefect_kling.simulator.server import Running
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
 
@@ -183,8 +185,8 @@ async def test_a_cut_is_approved_after_a_retake_of_one_shot(
     assert text.count("data:image/webp;base64,") == 2
     assert len(text) < 100_000
     # Another dawn is another storm, too.
-    assert text.count("| dawn | 1 | 3.0 | 0.19 | 0.38 with storm |") == 1
-    assert text.count("| storm | 1 | 3.0 | 0.19 | 0.19 |") == 1
+    assert "**dawn**, take 1, 3.0 s, 0.19 USD, again at most 0.38 USD with storm\n\n![](data:" in text
+    assert "**storm**, take 1, 3.0 s, 0.19 USD, again at most 0.19 USD\n\n![](data:" in text
     assert creates(simulator) == 2
     # The server refuses a shot that there is not; the run what it lets pass.
     assert "shot-9" in await person.says("cut-1", decision="retake", retake=["shot-9"])
@@ -228,57 +230,111 @@ async def test_what_is_made_of_a_retaken_shot_is_bought_anew_and_a_stop_keeps_th
     }
 
 
-async def test_a_run_of_a_work_pool_is_suspended_and_another_process_buys_nothing_again(
-    server_environment: dict[str, str], board: str
-) -> None:
-    async with running(SimulatorConfig(seed=1, generation_seconds=0.2, shrink=8)) as gateway:
-        env = server_environment | {
-            "APIMODELS_API_KEY": "sk-approved-7c1d20",
-            "APIMODELS_BASE_URL": gateway.base_url,
-            "PREFECT_INTEGRATIONS_KLING_POLL_INTERVAL": "0.1",
-            "PREFECT__FLOW_ENTRYPOINT": "prefect_kling.flows.storyboard:render_storyboard",
-        }
-        run = await deployed({"storyboard": board, "approve": "both"})
-        person = Person(run)
-
-        async def attempt() -> str:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "prefect.engine", str(run), stdout=PIPE, stderr=STDOUT, env=env
-            )
-            said, _ = await process.communicate()
-            assert process.returncode == 0, said.decode()
-            return said.decode()
-
-        assert "⋮ → Resume" in await attempt()
-        assert (await person.asked("plan")).state.name == "Suspended"  # type: ignore[union-attr] # a state, by now
-        assert creates(gateway) == 0
-        assert await person.says("plan", decision="buy") == ""
-        await attempt()
-        assert await person.says("cut-1", decision="retake", retake=["dawn"]) == ""
-        assert creates(gateway) == 2
-        await attempt()
-        assert creates(gateway) == 4
-        assert await person.says("cut-2", decision="approve") == ""
-        said = await attempt()
-        assert creates(gateway) == 4
-        async with get_client() as client:
-            state = (await client.read_flow_run(run)).state
-        assert state is not None
-        assert state.name == "Rendered", said
-        assert "0.76 USD" in str(state.message)
+@pytest.fixture
+def worker(
+    server_environment: dict[str, str], simulator: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """The environment of a worker, which this process has as well: one ledger, one storage."""
+    said = {
+        "APIMODELS_API_KEY": "sk-approved-7c1d20",
+        "APIMODELS_BASE_URL": simulator.base_url,
+        "PREFECT_INTEGRATIONS_KLING_POLL_INTERVAL": "0.1",
+        "PREFECT_INTEGRATIONS_KLING_STORAGE_URL": str(tmp_path / "storage"),
+        "PREFECT_INTEGRATIONS_KLING_LEDGER_URL": f"sqlite:///{tmp_path / 'studio.db'}",
+    }
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    return server_environment | said
 
 
 async def deployed(parameters: dict[str, Any]) -> UUID:
-    """A run of a deployment on a work pool, as a worker that has just taken it would run it."""
+    """A run of a deployment on a work pool, which no worker has taken yet."""
     async with get_client() as client:
         flow_id = await client.create_flow(render_storyboard)
         pool = await client.create_work_pool(WorkPoolCreate(name=f"pool-{uuid4()}", type="process"))
-        deployment = await client.create_deployment(
-            flow_id=flow_id,
-            name="approved",
-            work_pool_name=pool.name,
-            entrypoint="prefect_kling.flows.storyboard:render_storyboard",
-        )
-        run = await client.create_flow_run_from_deployment(deployment, parameters=parameters)
-        await client.set_flow_run_state(run.id, Pending())
-        return run.id
+        deployment = await client.create_deployment(flow_id=flow_id, name="approved", work_pool_name=pool.name)
+        return (await client.create_flow_run_from_deployment(deployment, parameters=parameters)).id
+
+
+async def attempt(run: UUID) -> FlowRun:
+    """Runs it until it ends or is suspended, as whoever has taken it does, and in a process that has done so before."""
+    async with get_client() as client:
+        await client.set_flow_run_state(run, Pending())
+        found = await client.read_flow_run(run)
+        with suppress(Pause):  # by which an engine ends its process
+            await run_flow_async(render_storyboard, found, parameters=found.parameters, return_type="state")
+        return await client.read_flow_run(run)
+
+
+async def attempt_elsewhere(run: UUID, env: dict[str, str]) -> FlowRun:
+    """The same in a process of its own."""
+    entrypoint = {"PREFECT__FLOW_ENTRYPOINT": "prefect_kling.flows.storyboard:render_storyboard"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "prefect.engine", str(run), stdout=PIPE, stderr=STDOUT, env=env | entrypoint
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    async with get_client() as client:
+        return await client.read_flow_run(run)
+
+
+def named(run: FlowRun) -> str:
+    assert run.state is not None
+    return f"{run.state.name}: {run.state.message or run.state.state_details.pause_key}"
+
+
+@pytest.mark.usefixtures("studio")
+async def test_a_run_of_a_work_pool_is_suspended_and_another_process_buys_nothing_again(
+    worker: dict[str, str], simulator: Running, board: str
+) -> None:
+    run = await deployed({"storyboard": board, "approve": "both"})
+    person = Person(run)
+    assert named(await attempt_elsewhere(run, worker)) == "Suspended: plan"
+    assert creates(simulator) == 0
+    assert await person.says("plan", decision="buy") == ""
+    assert named(await attempt(run)) == "Suspended: cut-1"
+    assert creates(simulator) == 2
+    assert await person.says("cut-1", decision="retake", retake=["storm"]) == ""
+    assert named(await attempt(run)) == "Suspended: cut-2"
+    assert creates(simulator) == 3
+    assert await person.says("cut-2", decision="approve") == ""
+    assert named(await attempt_elsewhere(run, worker)).startswith("Rendered: 2 clips (2 were there already)")
+    assert creates(simulator) == 3
+
+
+@pytest.mark.usefixtures("studio", "worker")
+async def test_a_retry_asks_again_what_has_ended_the_run_or_nobody_has_answered(simulator: Running, board: str) -> None:
+    run = await deployed({"storyboard": board, "approve": "plan"})
+    person = Person(run)
+    await attempt(run)
+    assert await person.says("plan", decision="decline") == ""
+    assert named(await attempt(run)).startswith("Declined")
+    async with get_client() as client:
+        await client.set_flow_run_state(run, AwaitingRetry())
+    assert named(await attempt(run)) == "Suspended: plan-2"
+    async with get_client() as client:  # as Prefect's server does it once the time is up
+        await client.set_flow_run_state(run, Failed(message="never resumed"), force=True)
+        await client.set_flow_run_state(run, AwaitingRetry())
+    assert named(await attempt(run)) == "Suspended: plan-3"
+    assert creates(simulator) == 0
+
+
+@pytest.mark.usefixtures("studio", "worker")
+async def test_a_retake_that_was_cut_short_is_gone_on_with(simulator: Running, board: str) -> None:
+    """The run dies after the retakes were bought and before the next question: they are bought once all the same."""
+    run = await deployed({"storyboard": board, "approve": "cut", "retake": ["dawn"]})
+    person = Person(run)
+    assert named(await attempt(run)) == "Suspended: cut-1"
+    assert await person.says("cut-1", decision="retake", retake=["dawn"]) == ""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Questions, "ask", _dies)
+        assert named(await attempt(run)).startswith("Failed")
+    assert creates(simulator) == 4
+    async with get_client() as client:
+        await client.set_flow_run_state(run, AwaitingRetry())
+    assert named(await attempt(run)) == "Suspended: cut-2"
+    assert creates(simulator) == 4
+
+
+async def _dies(*_: Any) -> None:
+    raise OSError("the machine is gone")

@@ -37,6 +37,14 @@ async def test_each_clip_gives_its_first_frame_small_and_in_its_shape(make_clip:
     assert [read(picture) for picture in pictures] == [(5, 0), (6, 0), (7, 0)]
 
 
+async def test_more_frames_are_side_by_side_from_the_first_to_the_last(make_clip: MakeClip) -> None:
+    (found,) = await thumbnails([make_clip("5.mp4", shot=5, frames=25, size=(640, 360))], frames=3)
+    picture = Image.open(io.BytesIO(found))
+    assert picture.size == (480, 90)
+    parts = [picture.crop((left, 0, left + 160, 90)) for left in (0, 160, 320)]
+    assert [read(part) for part in parts] == [(5, 0), (5, 12), (5, 24)]
+
+
 async def test_a_picture_is_of_a_few_kilobytes(make_clip: MakeClip) -> None:
     (found,) = await thumbnails([make_clip(size=(1280, 720), frames=2, noise=True)])
     assert len(found) < 20_000

@@ -204,13 +204,18 @@ class Shooting:
             return found.id, await named(download_video, f"{name} · download")(again, studio), False
         if found is not None and found.state in (State.SUBMITTED, State.COMPLETED):
             submitted = Submitted(purchase=found.id, task_id=str(found.task_id))
+            generated = await self._waited(submitted, name)
         else:
-            submitted = await self._bought(order, wording, name)
-        called = ", which calls back" if self.stage.is_called else ""
-        tell(name, "generating", f"task {submitted.task_id}{called}")
-        generated = await named(wait_for_video, f"{name} · generate")(submitted, studio)
+            async with self.stage.turns:
+                submitted = await self._bought(order, wording, name)
+                generated = await self._waited(submitted, name)
         tell(name, "downloading")
         return submitted.purchase, await named(download_video, f"{name} · download")(generated, studio), False
+
+    async def _waited(self, submitted: Submitted, name: str) -> Generated:
+        called = ", which calls back" if self.stage.is_called else ""
+        tell(name, "generating", f"task {submitted.task_id}{called}")
+        return await named(wait_for_video, f"{name} · generate")(submitted, self.stage.studio)
 
     async def _bought(self, order: Order, wording: int, name: str) -> Submitted:
         stage = self.stage

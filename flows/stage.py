@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from prefect import Task
 
@@ -29,12 +29,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+AHEAD: Final = 10
+"""Purchases that queue in the ledger for a slot."""
+
+
 class Stage:
     """One run's shared state.
 
     Attributes:
         till_closed: why nothing more is bought in this run.
         is_called: whether the gateway calls at a generation's end.
+        turns: to be bought and generated, as many as the account has slots, and a few that wait for the ledger to give
+            them one: a thousand tasks that begin at once would keep those waiting that are under way.
     """
 
     def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
@@ -44,6 +50,7 @@ class Stage:
         self.till_closed: KlingError | None = None
         settings = self.desk.settings
         self.is_called = bool(settings.callback_base_url or settings.receive_on)
+        self.turns = asyncio.Semaphore(self.desk.limits.in_flight + AHEAD)
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}
 

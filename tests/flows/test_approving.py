@@ -27,6 +27,8 @@ from prefect_kling.flows import render_storyboard
 from prefect_kling.flows.asking import Questions
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.preparing import Wish, prepare
+from prefect_kling.ledger.desk import desk
+from prefect_kling.ledger.holds import Hold
 from prefect_kling.simulator.server import Running
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
@@ -213,6 +215,8 @@ async def test_what_is_made_of_a_retaken_shot_is_bought_anew_and_a_stop_keeps_th
     assert await person.says("cut-1", decision="retake", retake=["dawn"]) == ""
     await person.asked("cut-2")
     assert creates(simulator) == 4
+    ours = await desk(studio.settings())
+    assert (await ours.ledger.spent(ours.account, Hold("", "", ""))).held == 0
     # Four are 0.76 USD.
     assert await person.says("cut-2", decision="retake", retake=["storm"]) == ""
     await person.asked("cut-3")

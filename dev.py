@@ -121,7 +121,7 @@ def _compare(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         built = {name for name in archive.namelist() if ".dist-info/" not in name}
     tracked = subprocess.run(
-        ["git", "ls-files", "-z", "prefect_kling", "blocks", "tasks", "flows"],
+        ["git", "ls-files", "-z", "prefect_kling", "blocks", "tasks", "flows", "deployments"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -150,6 +150,8 @@ def _import_elsewhere(wheel: Path, scratch: Path) -> None:
     )
     run(python, "-I", "-c", program, cwd=scratch)
     run(venv / "bin" / "prefect-kling", "schema", cwd=scratch, stdout=subprocess.DEVNULL)
+    run(venv / "bin" / "prefect-kling", "init", "begun", cwd=scratch)
+    run(venv / "bin" / "prefect-kling", "plan", "begun/storyboard.yaml", cwd=scratch)
     print(f"{wheel.name}: imports and runs outside the repository")
 
 

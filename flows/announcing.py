@@ -33,6 +33,7 @@ class Announcer:
 
     def __init__(self, prepared: Prepared) -> None:
         self._account = prepared.reckoner.desk.account.name
+        self._storage = prepared.reckoner.desk.storage()
         self._labels = {
             "kling.storyboard": prepared.document.storyboard.title,
             "kling.edition": prepared.reckoner.edition,
@@ -67,8 +68,10 @@ class Announcer:
     def film(self, film: Film, usd: Decimal | int) -> None:
         """Tells of a film that was joined in this run; `usd` is what the run bought."""
         labels = {"prefect.resource.id": f"kling.film.{film.sha256[:16]}", **self._labels}
-        facts = {"film": without_password(film.path), "sha256": film.sha256, "seconds": film.seconds, **self._facts}
-        emit_event("kling.film.rendered", resource=labels, payload={**facts, "usd": float(usd)})
+        link = without_password(self._storage.link(film.path))
+        facts: dict[str, Any] = {"film": without_password(film.path), "link": link, **self._facts}
+        facts |= {"sha256": film.sha256, "seconds": film.seconds, "usd": float(usd)}
+        emit_event("kling.film.rendered", resource=labels, payload=facts)
 
     def _emit(self, event: str, short: str, shot: str, facts: dict[str, Any]) -> None:
         resource = {

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from prefect_kling.cli_adopt import adopt
+from prefect_kling.cli_automations import automations
 from prefect_kling.cli_codes import INTERRUPTED, USAGE, exit_code
 from prefect_kling.cli_doctor import doctor
+from prefect_kling.cli_init import init
 from prefect_kling.cli_join import join
 from prefect_kling.cli_ledger import ledger, sweep
 from prefect_kling.cli_receive import receive
@@ -68,6 +70,8 @@ app.command(doctor)
 app.command(series)
 app.command(join)
 app.command(receive)
+app.command(init)
+app.command(automations)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import IntervalSchedule
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ async def test_every_flow_deploys_from_the_installed_package(
     await prefect("deploy", "--all", "--prefect-file", file, env=server_environment, cwd=tmp_path)
     async with get_client() as client:
         deployments = {deployment.name: deployment for deployment in await client.read_deployments()}
-    ours = {"storyboard", "series", "video", "sweep"}
+    ours = {"storyboard", "daily", "series", "video", "sweep"}
     assert deployments.keys() - {"from-a-shot"} == ours  # the example of another test on the same server
     for deployment in deployments.values():
         assert deployment.entrypoint is not None
@@ -45,6 +46,13 @@ async def test_every_flow_deploys_from_the_installed_package(
         assert schema is not None
         assert "studio" in schema["properties"]
     assert [bool(deployments[name].schedules) for name in ("storyboard", "series", "video")] == [False] * 3
+    # It would buy a film a day.
+    assert [schedule.active for schedule in deployments["daily"].schedules] == [False]
+    strategies = {name: deployments[name].concurrency_options for name in ("daily", "sweep")}
+    assert {name: found and found.collision_strategy for name, found in strategies.items()} == {
+        "daily": ConcurrencyLimitStrategy.ENQUEUE,
+        "sweep": ConcurrencyLimitStrategy.CANCEL_NEW,
+    }
     (schedule,) = deployments["sweep"].schedules
     assert schedule.active
     assert isinstance(schedule.schedule, IntervalSchedule)

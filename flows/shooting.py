@@ -215,7 +215,7 @@ class Shooting:
     async def _waited(self, submitted: Submitted, name: str) -> Generated:
         called = ", which calls back" if self.stage.is_called else ""
         tell(name, "generating", f"task {submitted.task_id}{called}")
-        return await named(wait_for_video, f"{name} · generate")(submitted, self.stage.studio)
+        return self.stage.kept(await named(wait_for_video, f"{name} · generate")(submitted, self.stage.studio))
 
     async def _bought(self, order: Order, wording: int, name: str) -> Submitted:
         stage = self.stage
@@ -226,12 +226,14 @@ class Shooting:
         request = self.shot.filled(urls, wording=wording, loopback=stage.loopback)
         tell(name, "buying", shown(order.micro_usd))
         try:
-            return await named(create_video, f"{name} · create")(
-                request.body(),
-                stage.studio,
-                order=replace(order, shot=self._held_for(order)),
-                budget=stage.prepared.budget,
-                wait_for=[origin for _, origin in sources if origin is not None],
+            return stage.kept(
+                await named(create_video, f"{name} · create")(
+                    request.body(),
+                    stage.studio,
+                    order=replace(order, shot=self._held_for(order)),
+                    budget=stage.prepared.budget,
+                    wait_for=[origin for _, origin in sources if origin is not None],
+                )
             )
         except CLOSES_THE_TILL as error:
             stage.till_closed = error
@@ -248,9 +250,8 @@ class Shooting:
         if verdict is None:
             tell(self._name(number), "checking")
             function = imported(look.function) if look.function else None
-            found = await named(check_clip, f"{self._name(number)} · check")(
-                clip, look.wanted, self.stage.studio, function=function
-            )
+            check = named(check_clip, f"{self._name(number)} · check")
+            found = self.stage.kept(await check(clip, look.wanted, self.stage.studio, function=function))
             verdict = Verdict(not found.faults, "; ".join(found.faults))
             verdict = await remember_verdict(ledger, purchase, spec, verdict)
         return verdict.said

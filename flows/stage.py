@@ -51,8 +51,18 @@ class Stage:
         settings = self.desk.settings
         self.is_called = bool(settings.callback_base_url or settings.receive_on)
         self.turns = asyncio.Semaphore(self.desk.limits.in_flight + AHEAD)
+        self._results: list[object] = []
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}
+
+    def kept(self, result: R) -> R:
+        """A task's result, kept to the end of the run.
+
+        Prefect draws its arrows by the identity of what results hold. Of one that is gone, a text or a list of another
+        task may have the identity.
+        """
+        self._results.append(result)
+        return result
 
     def bought(self, order: Order, found: Purchase | None) -> Purchase | None:
         """What this run bought for a take; what others bought, or another shot that is the same, is not on its bill."""
@@ -113,7 +123,7 @@ class Stage:
             return await named(host_file, label)(source, self.studio, sha256=digest, fit=fit)
         if kind == "clip":
             return await named(host_file, f"{source} · host")(clip, self.studio)
-        still = await named(extract_last_frame, f"{source} · last frame")(clip, self.studio)
+        still = self.kept(await named(extract_last_frame, f"{source} · last frame")(clip, self.studio))
         return await named(host_file, f"{source} · host last frame")(still, self.studio)
 
 

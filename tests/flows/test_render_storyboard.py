@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import logging
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ from uuid import UUID
 
 import pytest
 from PIL import Image
+from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
 
 from prefect_kling import KlingCredentials, KlingStudio, Storyboard
-from prefect_kling.flows import generate_video, render_storyboard
+from prefect_kling.flows import generate_video, render_storyboard, shooting
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.progress import Progress, watcher
 from prefect_kling.gateway.errors import BudgetExceeded, KlingError, StoryboardError
@@ -26,6 +28,7 @@ from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.media.probe import probe
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
+from prefect_kling.tasks.results import Checked
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
 
@@ -131,6 +134,37 @@ async def test_every_kind_of_shot_becomes_one_film(studio: KlingStudio, simulato
     assert rendering.film.method == "copy"
     assert simulator.service.stats()["creates"] == 6
     assert rendering.usd == 5 * 3 * Decimal("0.0633") + 3 * Decimal("0.0956")
+
+
+async def test_results_last_as_long_as_the_run(
+    studio: KlingStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prefect draws an arrow from a result that is gone to whatever has its address now."""
+    gone: list[str] = []
+    early: list[str] = []
+
+    class Found(Checked):
+        def __del__(self) -> None:
+            gone.append("check")
+
+    @task
+    async def check(*_: Any, **__: Any) -> Found:
+        return Found(faults=[])
+
+    def watch(step: Progress) -> None:
+        if step.step == "joining":
+            gc.collect()
+            early.extend(gone)
+
+    monkeypatch.setattr(shooting, "check_clip", check)
+    token = watcher.set(watch)
+    try:
+        checked = THREE.replace("defaults:\n", "defaults:\n  check:\n    frames: true\n")
+        state = await render_storyboard(written(tmp_path, checked), studio, return_state=True)
+    finally:
+        watcher.reset(token)
+    assert state.name == "Rendered"
+    assert early == []
 
 
 async def test_the_arrows_in_the_ui_are_those_of_the_plan(studio: KlingStudio, tmp_path: Path) -> None:

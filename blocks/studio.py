@@ -97,7 +97,7 @@ class KlingStudio(Block):
     receive_on: str = Field(
         default="",
         title="Receive on",
-        description="HOST:PORT where a run receives callbacks itself. Empty: `prefect-kling receive` runs elsewhere.",
+        description="HOST:PORT where a run receives callbacks itself. Empty: prefect-kling receive runs elsewhere.",
     )
     poll_interval: float = Field(
         default=0,

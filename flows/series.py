@@ -23,6 +23,7 @@ from prefect.states import Completed, Failed
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import file_name, without_password
+from prefect_kling.flows.form import NO_VARIABLES, AtOnce, Budget, Document, Edition, Rows, Studio, Variables
 from prefect_kling.flows.outcome import Rendering, said_of
 from prefect_kling.flows.progress import tell, watcher
 from prefect_kling.flows.purse import Purse
@@ -44,13 +45,13 @@ _PAGE = 200
 
 @flow(name="render-series")
 async def render_series(
-    storyboard: Storyboard | str,
-    rows: str | list[dict[str, Any]],
-    studio: KlingStudio | None = None,
-    variables: dict[str, str] | None = None,
-    edition: str | None = None,
-    at_once: int = 3,
-    budget: float | None = None,
+    storyboard: Document,
+    rows: Rows,
+    studio: Studio = None,
+    variables: Variables = NO_VARIABLES,
+    edition: Edition = "",
+    at_once: AtOnce = 3,
+    budget: Budget = None,
     draft: bool = False,
     allow_outside: bool = False,
 ) -> State[Series]:
@@ -61,17 +62,17 @@ async def render_series(
     series again, or its retry, pays for nothing twice.
 
     Args:
-        storyboard: a path or URL as the worker sees it, or the document itself.
-        rows: a path or URL of a CSV, JSON, JSON Lines or YAML file, or the rows themselves. A column that the document
+        storyboard: A path or URL as the worker sees it, or the document itself.
+        rows: A path or URL of a CSV, JSON, JSON Lines or YAML file, or the rows themselves. A column that the document
             does not use may be a note.
-        studio: the account that pays and where clips and films are kept; empty takes the worker's environment.
-        variables: for all rows; a row's own value wins.
-        edition: separates runs that are meant to give new films; empty for "main", on a schedule for its time.
-        at_once: how many films are made at a time.
+        studio: The account that pays and where clips and films are kept. Empty: the worker's environment.
+        variables: Values for the document's {{ name }} places in all rows; a row's own value wins.
+        edition: Separates runs that are meant to give new films. Empty: main, or on a schedule its time.
+        at_once: How many films are made at a time.
         budget: USD that the whole series may spend, retries included; without one, the studio's budget of a run holds
             for each film.
-        draft: try it cheaply: std mode, one take of each shot, in the edition "draft".
-        allow_outside: let the document use files of the worker's outside of its own folder.
+        draft: Try it cheaply: std mode, one take of each shot, in the edition draft.
+        allow_outside: Let the document use files of the worker's outside of its own folder.
 
     Returns:
         `Rendered` with a `Series`; `Partial` (failed) where a row has no film, naming row, reason and what to do.

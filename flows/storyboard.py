@@ -14,6 +14,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.flows.announcing import money_trouble
 from prefect_kling.flows.approving import NotApproved, render_approved
+from prefect_kling.flows.form import NO_VARIABLES, Budget, Document, Edition, ShotIds, Studio, Variables
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.page import name_run
 from prefect_kling.flows.preparing import Prepared, Wish, prepare
@@ -22,20 +23,19 @@ from prefect_kling.flows.rendering import Review, render
 from prefect_kling.flows.runs import edition_of_run, run_id
 from prefect_kling.gateway.errors import KlingError, StoryboardError
 from prefect_kling.ledger.money import shown
-from prefect_kling.storyboard.document import Storyboard
 
 __all__ = ["render_storyboard"]
 
 
 @flow(name="render-storyboard")
 async def render_storyboard(
-    storyboard: Storyboard | str,
-    studio: KlingStudio | None = None,
-    variables: dict[str, str] | None = None,
-    edition: str | None = None,
-    retake: list[str] | None = None,
-    only: list[str] | None = None,
-    budget: float | None = None,
+    storyboard: Document,
+    studio: Studio = None,
+    variables: Variables = NO_VARIABLES,
+    edition: Edition = "",
+    retake: ShotIds = (),
+    only: ShotIds = (),
+    budget: Budget = None,
     draft: bool = False,
     allow_outside: bool = False,
     approve: Literal["nothing", "plan", "cut", "both"] = "nothing",
@@ -47,16 +47,16 @@ async def render_storyboard(
     process, uses what was bought before; so does a retry.
 
     Args:
-        storyboard: a path or URL as the worker sees it, or the document itself.
-        studio: the account that pays and where clips and films are kept; empty takes the worker's environment.
-        variables: values for the document's `{{ name }}` places.
-        edition: separates runs that are meant to give new clips; empty for "main", on a schedule for its time.
-        retake: ids of shots to buy anew; later runs use the new take.
-        only: ids of the only shots to make, with what they need; a film of just these, beside the whole one.
-        budget: USD that this run may spend; empty for the studio's.
-        draft: try it cheaply: std mode, one take of each shot, in the edition "draft".
-        allow_outside: let the document use files of the worker's outside of its own folder.
-        approve: wait for a person on this run's page: before money is spent (plan), before the film is joined (cut).
+        storyboard: A path or URL as the worker sees it, or the document itself.
+        studio: The account that pays and where clips and films are kept. Empty: the worker's environment.
+        variables: Values for the document's {{ name }} places.
+        edition: Separates runs that are meant to give new clips. Empty: main, or on a schedule its time.
+        retake: Ids of shots to buy anew; later runs use the new take.
+        only: Ids of the only shots to make, with what they need; a film of just these, beside the whole one.
+        budget: USD that this run may spend, its retries included.
+        draft: Try it cheaply: std mode, one take of each shot, in the edition draft.
+        allow_outside: Let the document use files of the worker's outside of its own folder.
+        approve: Wait for a person on this run's page: before money is spent (plan), before the film is joined (cut).
 
     Returns:
         `Rendered` with a `Rendering`; `Partial` (failed) where a shot has no clip, naming shot, reason and what to do;

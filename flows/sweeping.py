@@ -10,6 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from prefect_kling.blocks import KlingStudio
+from prefect_kling.flows.form import Studio
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.sweeping import Swept
@@ -19,14 +20,14 @@ __all__ = ["sweep"]
 
 
 @flow(name="sweep")
-async def sweep(studio: KlingStudio | None = None) -> State[dict[str, Any]]:
+async def sweep(studio: Studio = None) -> State[dict[str, Any]]:
     """Brings home what was bought and nobody waits for, and says what waits for a decision.
 
     Answers that a crash left on this machine's disk are written into the ledger, running generations are asked about,
     and finished ones are downloaded before they expire. Nothing is bought. Several sweeps at once do no harm.
 
     Args:
-        studio: whose purchases; empty takes the worker's environment.
+        studio: Whose purchases. Empty: those of the worker's environment.
 
     Returns:
         `Swept`, with what was done by short tokens; `Partial` (failed) where something went wrong that does not pass by

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import flow
 
-from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip
+from prefect_kling.flows.form import Edition, Studio
 from prefect_kling.flows.runs import edition_of_run
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.tasks import create_video, download_video, wait_for_video
@@ -14,15 +14,13 @@ __all__ = ["generate_video"]
 
 
 @flow(name="generate-video", flow_run_name="video · {request.model}")
-async def generate_video(
-    request: OmniVideoRequest, studio: KlingStudio | None = None, edition: str | None = None
-) -> Clip:
+async def generate_video(request: OmniVideoRequest, studio: Studio = None, edition: Edition = "") -> Clip:
     """Buys one video, waits for it and keeps it; the same request in the same edition is bought once.
 
     Args:
-        request: what to ask the gateway for.
-        studio: the account that pays and where the clip is kept; empty takes the worker's environment.
-        edition: separates runs that are meant to give new clips; empty for "main", on a schedule for its time.
+        request: What to ask the gateway for.
+        studio: The account that pays and where the clip is kept. Empty: the worker's environment.
+        edition: Separates runs that are meant to give new clips. Empty: main, or on a schedule its time.
 
     Raises:
         KlingError: as its task raised it; the message says what it means for the money.

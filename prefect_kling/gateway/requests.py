@@ -53,11 +53,31 @@ def _whole_seconds(value: str) -> str:
     return value
 
 
-Seconds = Annotated[str, StringConstraints(max_length=4), AfterValidator(_whole_seconds)]
+# The pattern is for those who check by the schema; the sentence is the validator's.
+Seconds = Annotated[
+    str,
+    StringConstraints(max_length=4),
+    AfterValidator(_whole_seconds),
+    Field(json_schema_extra={"pattern": "^[1-9][0-9]{0,3}$"}),
+]
+
+
+def _plain(schema: dict[str, Any]) -> None:
+    """Fields that may be left out, without saying that they may be null too: Prefect's form has tabs for that.
+
+    Its server still takes a null for what is not required and has no default.
+    """
+    for field in schema.get("properties", {}).values():
+        choices = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
+        if len(choices) == 1:
+            del field["anyOf"]
+            field.update(choices[0])
+        if "default" in field and field["default"] is None:
+            del field["default"]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, json_schema_extra=_plain)
 
 
 def _loopback(info: ValidationInfo) -> bool:
@@ -110,30 +130,40 @@ def _short(value: str) -> str:
 class ImageInput(_Part):
     """One entry of `image_list`: a URL or Base64 of a JPEG or PNG; without a type it is a plain reference."""
 
-    image_url: Annotated[str, AfterValidator(_checked_image)]
-    type: Literal["first_frame", "end_frame"] | None = None
+    image_url: Annotated[str, AfterValidator(_checked_image)] = Field(
+        title="Image URL", description="A URL, or Base64 of a JPEG or PNG."
+    )
+    type: Literal["first_frame", "end_frame"] | None = Field(
+        default=None, description="The frame that the video starts or ends on. Empty: a reference."
+    )
 
 
 class VideoInput(_Part):
     """The one entry of `video_list`: `base` (also when left out) edits that video, `feature` refers to it."""
 
-    video_url: Annotated[str, AfterValidator(_checked_url)]
-    refer_type: ReferType | None = None
-    keep_original_sound: KeepOriginalSound | None = None
+    video_url: Annotated[str, AfterValidator(_checked_url)] = Field(
+        title="Video URL", description="Where the gateway finds the video."
+    )
+    refer_type: ReferType | None = Field(
+        default=None, description="base edits that video, feature goes on in its style. Empty: base."
+    )
+    keep_original_sound: KeepOriginalSound | None = Field(default=None, description="Whether its sound is kept.")
 
 
 class ElementInput(_Part):
     """One entry of `element_list`."""
 
-    element_id: int
+    element_id: int = Field(title="Element id", description="Of an element stored at Kling.")
 
 
 class MultiPrompt(_Part):
     """One shot of a `multi_shot` request: `index` counts from 1, `duration` is a string of whole seconds."""
 
-    index: int
-    prompt: Annotated[str, StringConstraints(max_length=512)]
-    duration: Seconds
+    index: int = Field(description="Its place, from 1.")
+    prompt: Annotated[str, StringConstraints(max_length=512)] = Field(
+        description="What this part shows; 512 characters at most."
+    )
+    duration: Seconds = Field(description="Whole seconds of this part. The parts add up to the video's duration.")
 
 
 class OmniVideoRequest(_Part):
@@ -147,25 +177,56 @@ class OmniVideoRequest(_Part):
             entry of type `rules` whose context lists `(field, rule, message)`.
     """
 
-    model: Model
-    prompt: Annotated[str, StringConstraints(max_length=2500)] | None = None
-    image_list: tuple[ImageInput, ...] | None = Field(default=None, strict=False)
-    video_list: Annotated[tuple[VideoInput, ...], Field(max_length=1)] | None = Field(default=None, strict=False)
-    element_list: tuple[ElementInput, ...] | None = Field(default=None, strict=False)
-    mode: Mode = "std"
-    duration: Seconds | None = None
-    aspect_ratio: AspectRatio | None = None
-    sound: Literal["on", "off"] | None = None
-    multi_shot: bool | None = None
-    shot_type: ShotType | None = None
+    model: Model = Field(description="The model that makes it.")
+    prompt: Annotated[str, StringConstraints(max_length=2500)] | None = Field(
+        default=None,
+        description="What to show, sent as written; needed but with multi_prompt. <<<image_1>>>, <<<video_1>>> and "
+        "<<<element_1>>> stand for what the lists below hold.",
+    )
+    image_list: tuple[ImageInput, ...] | None = Field(
+        default=None, strict=False, title="Images", description="References, and the frames it starts and ends on."
+    )
+    video_list: Annotated[tuple[VideoInput, ...], Field(max_length=1)] | None = Field(
+        default=None, strict=False, title="Video", description="The one video that it edits or goes on from."
+    )
+    element_list: tuple[ElementInput, ...] | None = Field(
+        default=None, strict=False, title="Elements", description="Elements stored at Kling, by id."
+    )
+    mode: Mode = Field(default="std", description="std makes 720p, pro makes 1080p.")
+    duration: Seconds | None = Field(
+        default=None,
+        description=f"Whole seconds: 3 to 10 for kling-video-o1, 3 to 15 for kling-v3-omni. Empty: {DEFAULT_SECONDS}. "
+        "An edit is as long as its video.",
+    )
+    aspect_ratio: AspectRatio | None = Field(
+        default=None, description="Shape of the picture; a first frame and a video to edit bring their own."
+    )
+    sound: Literal["on", "off"] | None = Field(
+        default=None, description="Whether the model makes sound; not with a video. Empty: off."
+    )
+    multi_shot: bool | None = Field(
+        default=None, description="Whether the model cuts it into several shots; kling-v3-omni only."
+    )
+    shot_type: ShotType | None = Field(
+        default=None,
+        description="With multi_shot: customize cuts it as multi_prompt says, intelligence as the model likes.",
+    )
     multi_prompt: Annotated[tuple[MultiPrompt, ...], Field(min_length=1, max_length=6)] | None = Field(
-        default=None, strict=False
+        default=None, strict=False, description="With customize: 1 to 6 parts in place of the prompt."
     )
     callback_url: (
         Annotated[str, StringConstraints(max_length=MAX_CALLBACK_URL), AfterValidator(_checked_callback)] | None
-    ) = None
-    external_task_id: str | None = None
-    watermark_info: Annotated[dict[str, Any], AfterValidator(_json_object)] | None = None
+    ) = Field(
+        default=None,
+        title="Callback URL",
+        description="An https address that the gateway tells of the end. A studio with a callback address sets it.",
+    )
+    external_task_id: str | None = Field(
+        default=None, title="External task id", description="A name of your own for it at the gateway."
+    )
+    watermark_info: Annotated[dict[str, Any], AfterValidator(_json_object)] | None = Field(
+        default=None, title="Watermark", description="Passed on as it is."
+    )
 
     @model_validator(mode="after")
     def _apply_rules(self) -> Self:

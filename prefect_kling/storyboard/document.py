@@ -260,7 +260,7 @@ OF_THE_CUT: Final = ("in_cut", "trim", "transition", "transition_length", "narra
 
 
 class Storyboard(Written):
-    """A film, shot by shot: what `prefect-kling render` and the flow `render_storyboard` take."""
+    """A film, shot by shot: what prefect-kling render and the flow render_storyboard take."""
 
     title: Annotated[str, StringConstraints(min_length=1, max_length=200)] = Field(
         description="The film's name; files and folders are named after it."

@@ -10,7 +10,10 @@ from rich.table import Table
 
 from benchmarks.row import Row
 
-ALL = ("planning", "importing", "memory", "ledger", "joining", "rendering", "rerunning", "waking")
+ALL = (
+    *("planning", "importing", "memory", "ledger", "joining", "rendering", "rerunning", "waking"),
+    *("workers", "thousand"),
+)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from prefect_kling.ledger.purchases import Account, Order
 from prefect_kling.ledger.schema import purchases
 from prefect_kling.ledger.states import Event, State
 
-__all__ = ["filler", "measure"]
+__all__ = ["filler", "life", "measure"]
 
 SHOTS, ROWS, ROUNDS = 100, 100_000, 5
 ACCOUNT = Account("https://gateway.example.com/api/v1")
@@ -63,12 +63,13 @@ async def _batch(ledger: Ledger, name: str) -> float:
     hold = Hold("main", name, name)
     begun = time.perf_counter()
     await ledger.admit(ACCOUNT, hold, {(f"s{n}", 1): 1000 for n in range(SHOTS)}, LIMITS)
-    await asyncio.gather(*(_life(ledger, name, n) for n in range(SHOTS)))
+    await asyncio.gather(*(life(ledger, name, n) for n in range(SHOTS)))
     await ledger.end_hold(ACCOUNT, hold)
     return (time.perf_counter() - begun) / SHOTS * 1000
 
 
-async def _life(ledger: Ledger, name: str, number: int) -> None:
+async def life(ledger: Ledger, name: str, number: int) -> None:
+    """Takes one purchase from its reservation to its stored clip."""
     order = Order("main", f"k1:{name}-{number}#1", {"prompt": "A lighthouse"}, "kling-v3-omni", 5, 1000)
     order = Order(**{**vars(order), "document": name, "shot": f"s{number}", "run": name})
     purchase = (await ledger.reserve(ACCOUNT, order, LIMITS)).purchase

@@ -26,7 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from benchmarks.ledger import filler
 from benchmarks.postgresql import PostgreSQL
-from benchmarks.receivers import ReceiverProcess, clean_environment, free_port, receiving
+from benchmarks.prefect_server import prefect_server
+from benchmarks.receivers import ReceiverProcess, clean_environment, receiving
 from benchmarks.row import Row
 from benchmarks.waiting_process import Waiting, Woken
 from prefect_kling.ledger.backroom import in_backroom
@@ -73,14 +74,14 @@ def _made(folder: Path) -> Path:
 
 async def _waking(folder: Path, server: PostgreSQL) -> list[Row]:
     rows: list[Row] = []
-    async with _held_gateway() as gateway, _prefect(folder / "prefect") as prefect:
+    async with _held_gateway() as gateway, prefect_server(folder / "prefect") as prefect:
         plain = await _woken(_made(folder / "plain"), gateway, "", "plain", SPREAD_SECONDS)
         rows += _beside("plain 5 s poller, answered", plain.answer, "a poller's mean, half of 5 s", 2500, 5000)
         number = 0
         for database in ("SQLite", "PostgreSQL"):
             for how, spread, api in (
-                ("", SPREAD_SECONDS, prefect),
-                (", all at once", 0.0, prefect),
+                ("", SPREAD_SECONDS, prefect.api),
+                (", all at once", 0.0, prefect.api),
                 (", no Prefect server", SPREAD_SECONDS, ""),
             ):
                 number += 1
@@ -130,37 +131,6 @@ async def _held_gateway() -> AsyncIterator[_Gateway]:
         yield _Gateway(process, (await process.stdout.readline()).decode().strip())
     finally:
         process.stdin.close()
-        await process.wait()
-
-
-@contextlib.asynccontextmanager
-async def _prefect(folder: Path) -> AsyncIterator[str]:
-    """A Prefect server of its own, and its API's address."""
-    await asyncio.to_thread(folder.mkdir, parents=True)
-    port = free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    environment = clean_environment(
-        PREFECT_HOME=str(folder), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        env=environment,
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(90), httpx.AsyncClient(trust_env=False) as client:
-            while process.returncode is None:
-                try:
-                    if (await client.get(f"{api}/health")).is_success:
-                        break
-                except httpx.TransportError:
-                    await asyncio.sleep(0.2)
-        if process.returncode is not None:
-            raise RuntimeError(f"the Prefect server has ended with {process.returncode}")
-        yield api
-    finally:
-        if process.returncode is None:
-            process.terminate()
         await process.wait()
 
 

@@ -14,6 +14,7 @@ from prefect.logging import get_run_logger
 
 from prefect_kling.clips import Clip
 from prefect_kling.flows.checking import imported
+from prefect_kling.flows.elsewhere import make_elsewhere
 from prefect_kling.flows.outcome import ShotOutcome, TakeOutcome, said_of, usd_of
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.reckoning import Choice
@@ -193,46 +194,56 @@ class Shooting:
 
     async def _made(self, order: Order, found: Purchase | None, wording: int) -> tuple[int, Clip, bool]:
         """A take's row, its clip, and whether that was there already; its tasks are named after the shot."""
-        name, studio = self._name(order.take), self.stage.studio
+        name = self._name(order.take)
         if found is not None and found.state is State.STORED:
             tell(name, "kept", f"bought {found.created_at:%Y-%m-%d}")
             kept = Generated(purchase=found.id, task_id=str(found.task_id))
-            return found.id, await named(download_video, f"{name} · kept")(kept, studio), True
+            return found.id, await self._brought_home(kept, f"{name} · kept"), True
         if found is not None and found.state is State.PRUNED:
             again = Generated(purchase=found.id, task_id=str(found.task_id))
             tell(name, "downloading")
-            return found.id, await named(download_video, f"{name} · download")(again, studio), False
+            return found.id, await self._brought_home(again, f"{name} · download"), False
         if found is not None and found.state in (State.SUBMITTED, State.COMPLETED):
             submitted = Submitted(purchase=found.id, task_id=str(found.task_id))
             generated = await self._waited(submitted, name)
         else:
             async with self.stage.turns:
-                submitted = await self._bought(order, wording, name)
-                generated = await self._waited(submitted, name)
+                # One that somebody has begun to buy is joined here.
+                bought = await self._bought(order, wording, name, here=found is not None)
+                generated = bought if isinstance(bought, Generated) else await self._waited(bought, name)
         tell(name, "downloading")
-        return submitted.purchase, await named(download_video, f"{name} · download")(generated, studio), False
+        return generated.purchase, await self._brought_home(generated, f"{name} · download"), False
 
     async def _waited(self, submitted: Submitted, name: str) -> Generated:
         called = ", which calls back" if self.stage.is_called else ""
         tell(name, "generating", f"task {submitted.task_id}{called}")
         return self.stage.kept(await named(wait_for_video, f"{name} · generate")(submitted, self.stage.studio))
 
-    async def _bought(self, order: Order, wording: int, name: str) -> Submitted:
+    async def _brought_home(self, generated: Generated, name: str) -> Clip:
+        async with self.stage.downloads:
+            return await named(download_video, name)(generated, self.stage.studio)
+
+    async def _bought(self, order: Order, wording: int, name: str, *, here: bool) -> Submitted | Generated:
+        """Buys a take; elsewhere it is made to its end, unless it has to be bought here after all."""
         stage = self.stage
         if stage.till_closed is not None:
             raise stage.till_closed
         sources = [await stage.source(self.shot, entry, self.clips) for entry in self.shot.inputs]
         urls = {entry.place: url for entry, (url, _) in zip(self.shot.inputs, sources, strict=True)}
         request = self.shot.filled(urls, wording=wording, loopback=stage.loopback)
+        order, budget = replace(order, shot=self._held_for(order)), stage.prepared.budget
+        origins = [origin for _, origin in sources if origin is not None]
         tell(name, "buying", shown(order.micro_usd))
         try:
+            if stage.prepared.elsewhere is not None and not here:
+                made = await named(make_elsewhere, f"{name} · elsewhere")(
+                    stage.prepared.elsewhere, request.body(), order, budget, wait_for=origins
+                )
+                if made is not None:
+                    return stage.kept(made)
             return stage.kept(
                 await named(create_video, f"{name} · create")(
-                    request.body(),
-                    stage.studio,
-                    order=replace(order, shot=self._held_for(order)),
-                    budget=stage.prepared.budget,
-                    wait_for=[origin for _, origin in sources if origin is not None],
+                    request.body(), stage.studio, order=order, budget=budget, wait_for=origins
                 )
             )
         except CLOSES_THE_TILL as error:

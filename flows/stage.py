@@ -31,6 +31,7 @@ R = TypeVar("R")
 
 AHEAD: Final = 10
 """Purchases that queue in the ledger for a slot."""
+DOWNLOADS: Final = 8
 
 
 class Stage:
@@ -51,6 +52,7 @@ class Stage:
         settings = self.desk.settings
         self.is_called = bool(settings.callback_base_url or settings.receive_on)
         self.turns = asyncio.Semaphore(self.desk.limits.in_flight + AHEAD)
+        self.downloads = asyncio.Semaphore(DOWNLOADS)
         self._results: list[object] = []
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}

@@ -15,6 +15,7 @@ from prefect_kling.blocks import KlingStudio
 from prefect_kling.callbacks.listening import listener_of
 from prefect_kling.clips import ClipStorage
 from prefect_kling.flows.checking import import_checks
+from prefect_kling.flows.elsewhere import Elsewhere
 from prefect_kling.flows.reckoning import Reckoner
 from prefect_kling.flows.rehearsing import rehearse
 from prefect_kling.flows.standing import Standing, standings
@@ -71,7 +72,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A document, its plan, and how each shot stands in the ledger: ready to be rendered."""
+    """A document, its plan, how each shot stands in the ledger, and where takes are made: ready to be rendered."""
 
     document: Document
     plan: Plan
@@ -80,6 +81,7 @@ class Prepared:
     limits: Limits
     budget: Decimal | None
     only: tuple[str, ...] = ()
+    elsewhere: Elsewhere | None = None
 
     @property
     def micro_usd(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.flows.announcing import money_trouble
 from prefect_kling.flows.approving import NotApproved, render_approved
+from prefect_kling.flows.elsewhere import Elsewhere
 from prefect_kling.flows.form import NO_VARIABLES, Budget, Document, Edition, ShotIds, Studio, Variables
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.page import name_run
@@ -39,6 +41,7 @@ async def render_storyboard(
     draft: bool = False,
     allow_outside: bool = False,
     approve: Literal["nothing", "plan", "cut", "both"] = "nothing",
+    where: Literal["here", "work-pool"] = "here",
 ) -> State[Rendering]:
     """Buys every shot of a storyboard that is not bought yet, keeps the clips and joins them.
 
@@ -57,6 +60,7 @@ async def render_storyboard(
         draft: Try it cheaply: std mode, one take of each shot, in the edition draft.
         allow_outside: Let the document use files of the worker's outside of its own folder.
         approve: Wait for a person on this run's page: before money is spent (plan), before the film is joined (cut).
+        where: Make each take in this run (here), or in a run of its own on any worker (work-pool).
 
     Returns:
         `Rendered` with a `Rendering`; `Partial` (failed) where a shot has no clip, naming shot, reason and what to do;
@@ -70,7 +74,7 @@ async def render_storyboard(
         NotAnswered: nobody approved in time; what was bought is kept.
         OSError: the storage cannot be written; nothing was bought.
     """
-    studio = studio or KlingStudio.from_environment()
+    given, studio = studio, studio or KlingStudio.from_environment()
     if budget is not None and not (math.isfinite(budget) and budget > 0):
         raise StoryboardError(f"budget has to be an amount in USD above zero, not {budget}")
     wish = Wish(
@@ -85,7 +89,9 @@ async def render_storyboard(
     async def prepared(wished: Wish) -> Prepared:
         found = await prepare(storyboard, studio, variables or {}, wished, allow_outside=allow_outside)
         await name_run(found)
-        return found
+        if where == "here":
+            return found
+        return replace(found, elsewhere=await Elsewhere.found(found.reckoner.desk, given))
 
     async def rendered(found: Prepared, review: Review | None) -> Rendering:
         return await _rendered(found, studio, review)

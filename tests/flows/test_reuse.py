@@ -242,11 +242,11 @@ async def test_whichever_of_two_shots_that_are_one_purchase_buys_it_the_money_he
     board.write_text(BOARD.replace("    base: dawn\n", "").replace("A storm at night", "A lighthouse at dawn"))
     bought = asyncio.Event()
 
-    async def the_second_first(self: Any, *given: Any) -> Any:
+    async def the_second_first(self: Any, *given: Any, **told: Any) -> Any:
         if self.shot.id != "storm":
             await bought.wait()
         try:
-            return await buy(self, *given)
+            return await buy(self, *given, **told)
         finally:
             bought.set()
 

@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,51 +18,77 @@ __all__ = ["PrefectServer", "prefect_server"]
 STARTS_WITHIN: Final = 90.0
 
 
-@dataclass(frozen=True)
 class PrefectServer:
-    """A server that answers: its API's address, and its process."""
+    """A server on loopback; `prefect_server` starts one and ends it.
 
-    api: str
-    pid: int
+    Args:
+        folder: for its home and its log.
+        database_url: of an empty PostgreSQL database; empty for a SQLite file in its home.
+
+    Attributes:
+        api: its API's address, the same for each start.
+    """
+
+    def __init__(self, folder: Path, database_url: str = "") -> None:
+        self._port = free_port()
+        self.api = f"http://127.0.0.1:{self._port}/api"
+        self._log = folder / "server.log"
+        self._environment = clean_environment(
+            PREFECT_HOME=str(folder), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1"
+        )
+        if database_url:
+            database = database_url.replace("postgresql://", "postgresql+asyncpg://")
+            self._environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Starts it; returns when it answers.
+
+        Raises:
+            RuntimeError: it has ended instead.
+        """
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"),
+                *("--port", str(self._port), "--no-ui"), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                env=self._environment,
+            )  # fmt: skip
+        async with asyncio.timeout(STARTS_WITHIN), httpx.AsyncClient(trust_env=False) as client:
+            while self._process.returncode is None:
+                try:
+                    if (await client.get(f"{self.api}/health")).is_success:
+                        return
+                except httpx.TransportError:
+                    await asyncio.sleep(0.2)
+        raise RuntimeError(f"the Prefect server has ended with {self._process.returncode}; see {self._log}")
+
+    async def stop(self) -> None:
+        """Ends it, in order."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self._process.terminate()
+        await self._process.wait()
+
+    async def restart(self) -> None:
+        """Ends it and starts it again, with the same database."""
+        await self.stop()
+        await self.start()
 
 
 @asynccontextmanager
 async def prefect_server(folder: Path, database_url: str = "") -> AsyncIterator[PrefectServer]:
-    """A server for as long as the block lasts.
-
-    Args:
-        folder: for its home; made here.
-        database_url: of an empty PostgreSQL database; empty for a SQLite file in its home.
-
-    Raises:
-        RuntimeError: it ended before it answered.
-    """
+    """A server for as long as the block lasts; see `PrefectServer` for the arguments."""
     await asyncio.to_thread(folder.mkdir, parents=True)
-    port = free_port()
-    api = f"http://127.0.0.1:{port}/api"
-    environment = clean_environment(
-        PREFECT_HOME=str(folder), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1"
-    )
-    if database_url:
-        database = database_url.replace("postgresql://", "postgresql+asyncpg://")
-        environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui",
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-        env=environment,
-    )  # fmt: skip
+    server = PrefectServer(folder, database_url)
     try:
-        async with asyncio.timeout(STARTS_WITHIN), httpx.AsyncClient(trust_env=False) as client:
-            while process.returncode is None:
-                try:
-                    if (await client.get(f"{api}/health")).is_success:
-                        break
-                except httpx.TransportError:
-                    await asyncio.sleep(0.2)
-        if process.returncode is not None:
-            raise RuntimeError(f"the Prefect server has ended with {process.returncode}")
-        yield PrefectServer(api, process.pid)
+        await server.start()
+        yield server
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+        await server.stop()

@@ -1,0 +1,164 @@
+"""From `prefect deploy` to a film on several machines, whatever is switched off meanwhile, and no secret anywhere."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+import pytest
+from PIL import Image
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from prefect_kling.media.probe import probe
+from tests.fleet.conftest import KEY, Fleet
+
+SOON = 150.0
+TWELVE = """\
+title: Twelve
+look: soft light
+defaults: {model: kling-v3-omni, aspect_ratio: 16:9, duration: 3}
+shots:
+  - id: plain
+    prompt: A lighthouse on a cliff
+  - id: edit
+    prompt: At night
+    base: plain
+  - id: next
+    prompt: Inside
+    feature: plain
+  - id: onward
+    prompt: Up the stairs
+    continues: next
+  - id: quay
+    prompt: The quay as in {harbour}
+    images: {harbour: refs/harbour.png}
+  - id: twice
+    prompt: Waves
+    takes: 2
+  - id: gull
+    prompt: A gull
+  - id: boat
+    prompt: A boat
+  - id: nets
+    prompt: Nets
+  - id: rain
+    prompt: Rain
+  - id: bell
+    prompt: A bell
+  - id: end
+    prompt: The end
+    continues: bell
+"""
+CREATES, BODIES = 13, 12
+"""Two takes of one shot are asked for in the same words."""
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> str:
+    folder = tmp_path / "boards"
+    (folder / "refs").mkdir(parents=True)
+    Image.linear_gradient("L").resize((400, 320)).convert("RGB").save(folder / "refs" / "harbour.png")
+    (folder / "twelve.yaml").write_text(TWELVE)
+    return str(folder / "twelve.yaml")
+
+
+async def begun(client: PrefectClient, fleet: Fleet, **parameters: Any) -> FlowRun:
+    deployment = await client.read_deployment_by_name("render-storyboard/storyboard")
+    studio = {"$ref": {"block_document_id": fleet.studio}}
+    return await client.create_flow_run_from_deployment(deployment.id, parameters={"studio": studio, **parameters})
+
+
+async def until(found: Callable[[], Awaitable[Any]], what: str) -> Any:
+    """What it finds, once that is something."""
+    try:
+        async with asyncio.timeout(SOON):
+            while True:
+                if result := await found():
+                    return result
+                await asyncio.sleep(0.2)
+    except TimeoutError as error:
+        raise AssertionError(f"never: {what}") from error
+
+
+async def rendered(client: PrefectClient, run: FlowRun, fleet: Fleet) -> FlowRun:
+    async def ended() -> FlowRun | None:
+        found = await client.read_flow_run(run.id)
+        return found if found.state is not None and found.state.is_final() else None
+
+    last: FlowRun = await until(ended, f"an end of {run.name}")
+    assert last.state is not None
+    assert last.state.name == "Rendered", f"{last.state.name}: {last.state.message}\n{fleet.logs()[-8000:]}"
+    return last
+
+
+async def frames_of(fleet: Fleet, edition: str, tmp_path: Path) -> int:
+    """How many frames the film shows that lies in the bucket."""
+    files = fsspec.filesystem("s3", **fleet.s3.url_options, skip_instance_cache=True)
+    (film,) = files.glob(f"{fleet.bucket}/films/films/{edition}/*.mp4")
+    files.get(film, str(tmp_path / f"{edition}.mp4"))
+    (facts,) = await probe([tmp_path / f"{edition}.mp4"])
+    return facts.video.frames
+
+
+@pytest.mark.timeout(400)
+async def test_twelve_shots_become_a_film_and_nothing_tells_a_secret(fleet: Fleet, board: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        fleet.start_worker()
+    with temporary_settings({PREFECT_API_URL: fleet.prefect.api}):
+        async with get_client() as client:
+            run = await rendered(client, await begun(client, fleet, storyboard=board, edition="here"), fleet)
+            stats = await fleet.stats()
+            assert (stats["creates"], stats["distinct_bodies"]) == (CREATES, BODIES)
+            assert stats["callbacks"]["delivered"] >= CREATES
+            assert await frames_of(fleet, "here", tmp_path) == 12 * 73
+
+            again = await rendered(client, await begun(client, fleet, storyboard=board, edition="here"), fleet)
+            assert again.state is not None
+            assert "12 were there already" in str(again.state.message)
+            assert (await fleet.stats())["creates"] == CREATES
+
+            own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+            artifacts = await client.read_artifacts(artifact_filter=own)
+            assert {str(one.key) for one in artifacts} >= {"shots-twelve", "film-twelve", "sheet-twelve"}
+    told = fleet.logs() + "".join(dumped(url) for url in fleet.databases)
+    assert "Bought shot" in told
+    password = fleet.s3.secret
+    assert [secret[:6] for secret in (KEY, password) if secret in told] == []
+
+
+@pytest.mark.timeout(400)
+async def test_a_killed_worker_and_a_server_that_restarts_cost_nothing(
+    fleet: Fleet, board: str, tmp_path: Path
+) -> None:
+    first = fleet.start_worker()
+    with temporary_settings({PREFECT_API_URL: fleet.prefect.api}):
+        async with get_client() as client:
+            run = await begun(client, fleet, storyboard=board, edition="there", where="work-pool")
+
+            async def buying() -> bool:
+                return bool((await fleet.stats())["creates"] >= 3)
+
+            await until(buying, "three creates")
+            second = fleet.start_worker()
+            del second
+            await fleet.prefect.restart()
+            await rendered(client, run, fleet)
+            del first
+            stats = await fleet.stats()
+            assert (stats["creates"], stats["distinct_bodies"]) == (CREATES, BODIES)
+            assert await frames_of(fleet, "there", tmp_path) == 12 * 73
+
+
+def dumped(url: str) -> str:
+    """A whole database, as text."""
+    parts = urlsplit(url)
+    command = ["pg_dump", "-h", str(parts.hostname), "-p", str(parts.port), "-U", str(parts.username), parts.path[1:]]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

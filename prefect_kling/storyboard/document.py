@@ -268,11 +268,19 @@ class Storyboard(Written):
     look: Annotated[str, StringConstraints(max_length=1000)] = Field(
         default="", description="The look of the whole film; appended to every prompt after a comma."
     )
-    defaults: Defaults = Field(default_factory=Defaults, description="What holds for shots that do not say otherwise.")
-    shots: list[Shot] = Field(
-        min_length=1, max_length=MAX_SHOTS, description="The shots, in the order in which the film shows them."
+    # Prefect's form shows fields by position: the shots come before two screens of what may be left as it is.
+    defaults: Defaults = Field(
+        default_factory=Defaults,
+        description="What holds for shots that do not say otherwise.",
+        json_schema_extra={"position": 2},
     )
-    cut: Cut = Field(default_factory=Cut, description="How the clips become a film.")
+    shots: list[Shot] = Field(
+        min_length=1,
+        max_length=MAX_SHOTS,
+        description="The shots, in the order in which the film shows them.",
+        json_schema_extra={"position": 1},
+    )
+    cut: Cut = Field(default_factory=Cut, description="How the clips become a film.", json_schema_extra={"position": 3})
 
     @model_validator(mode="after")
     def _one_shot_an_id(self) -> Self:

@@ -24,18 +24,22 @@ class PrefectServer:
     Args:
         folder: for its home and its log.
         database_url: of an empty PostgreSQL database; empty for a SQLite file in its home.
+        ui: whether it has its pages, at the API's address without `/api`.
 
     Attributes:
         api: its API's address, the same for each start.
     """
 
-    def __init__(self, folder: Path, database_url: str = "") -> None:
+    def __init__(self, folder: Path, database_url: str = "", *, ui: bool = False) -> None:
         self._port = free_port()
         self.api = f"http://127.0.0.1:{self._port}/api"
         self._log = folder / "server.log"
         self._environment = clean_environment(
             PREFECT_HOME=str(folder), PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1"
         )
+        # On another port than 4200 the pages have to be told where their API is.
+        self._environment["PREFECT_SERVER_UI_API_URL"] = self.api
+        self._ui = "--ui" if ui else "--no-ui"
         if database_url:
             database = database_url.replace("postgresql://", "postgresql+asyncpg://")
             self._environment["PREFECT_API_DATABASE_CONNECTION_URL"] = database
@@ -56,7 +60,7 @@ class PrefectServer:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"),
-                *("--port", str(self._port), "--no-ui"), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                *("--port", str(self._port), self._ui), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self._environment,
             )  # fmt: skip
         async with asyncio.timeout(STARTS_WITHIN), httpx.AsyncClient(trust_env=False) as client:
@@ -83,10 +87,10 @@ class PrefectServer:
 
 
 @asynccontextmanager
-async def prefect_server(folder: Path, database_url: str = "") -> AsyncIterator[PrefectServer]:
+async def prefect_server(folder: Path, database_url: str = "", *, ui: bool = False) -> AsyncIterator[PrefectServer]:
     """A server for as long as the block lasts; see `PrefectServer` for the arguments."""
     await asyncio.to_thread(folder.mkdir, parents=True)
-    server = PrefectServer(folder, database_url)
+    server = PrefectServer(folder, database_url, ui=ui)
     try:
         await server.start()
         yield server

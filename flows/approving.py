@@ -225,7 +225,7 @@ async def _seen(prepared: Prepared, cutting: Cutting, outcomes: Sequence[ShotOut
     except (KlingError, OSError) as error:
         get_run_logger().warning("The review has no pictures: %s", error)
     storage = prepared.reckoner.desk.storage()
-    links = [without_password(storage.link(clip.path)) for clip in clips]
+    links = [without_password(await storage.page_link(clip.path)) for clip in clips]
     uris = [f"data:image/webp;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
     return [Seen(*one) for one in zip(outcomes, uris or [""] * len(clips), links, strict=True)]
 

@@ -141,7 +141,7 @@ class RunPage:
         for outcome in rendering.shots:
             self.outcome(outcome)
         film = rendering.film
-        where = [] if film is None else [linked("Film", self._link(film.path))]
+        where = [] if film is None else [linked("Film", await self._link(film.path))]
         self._end = "\n\n".join([escaped(rendering.sentence()), *where, *self._on(rendering)])
         await _tried(self._shown())
         if film is not None:
@@ -180,7 +180,7 @@ class RunPage:
             self._shots[shot].picture = _data_uri(picture, "image/webp")
 
     async def _film(self, film: Film) -> None:
-        link = self._link(film.path)
+        link = await self._link(film.path)
         await self._artifacts.put("film", "markdown", linked(self._title, link), "The film")
         for end, (name, kind) in _PICTURES.items():
             location = film.beside.get(end)
@@ -191,8 +191,8 @@ class RunPage:
             if len(picture) <= MOST_CHARACTERS:
                 await self._artifacts.put(name, "image", picture, f"{name.capitalize()} of {self._title}")
 
-    def _link(self, location: str) -> str:
-        return without_password(self._storage.link(location))
+    async def _link(self, location: str) -> str:
+        return without_password(await self._storage.page_link(location))
 
 
 class _Artifacts:

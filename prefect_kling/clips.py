@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -30,6 +31,9 @@ __all__ = ["Clip", "ClipStorage", "file_name", "sha256_of", "without_password"]
 RESULT_LIFE: Final = timedelta(days=7)
 RESULT_MARGIN: Final = timedelta(hours=6)
 """A result that is about to vanish is no input: the next shot may wait in the gateway's queue for a while."""
+SIGNED_SECONDS: Final = 7 * 24 * 3600
+"""The longest that S3 signs an address for."""
+_logger = logging.getLogger(__name__)
 
 
 class Clip(BaseModel):
@@ -108,6 +112,21 @@ class ClipStorage:
         if not self._public_url:
             return location
         return f"{self._public_url}/{quote(location.removeprefix(self.location('')))}"
+
+    async def page_link(self, location: str) -> str:
+        """What a run's page links to: as `link`, else an address that the store has signed and that is good for a week.
+
+        Whoever has a signed address can fetch that one file, so it belongs on a page, and in no log and no event.
+        """
+        if self._local or self._public_url:
+            return self.link(location)
+        try:
+            return str(await asyncio.to_thread(self._fs.sign, self._path(location), expiration=SIGNED_SECONDS))
+        except NotImplementedError:
+            return location
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like, and a page can do without
+            _logger.debug("%s could not be signed: %s", without_password(location), _said(error))
+            return location
 
     async def check(self) -> None:
         """Writes and removes a small file.

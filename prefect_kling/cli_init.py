@@ -15,7 +15,10 @@ from prefect_kling.terminal import announce
 
 __all__ = ["FILES", "init"]
 
-FILES: Final = ("storyboard.yaml", "prefect.yaml", "automations.yaml", "from-a-shot.yaml", "Caddyfile")
+FILES: Final = (
+    *("storyboard.yaml", "prefect.yaml", "automations.yaml", "from-a-shot.yaml"),
+    *("Dockerfile", "compose.yaml", "Caddyfile"),
+)
 PLACE: Final = '"/srv/kling/storyboard.yaml"'
 """Where the example lies in prefect.yaml as it is shipped."""
 
@@ -70,4 +73,5 @@ Then, with a Prefect server (`prefect server start`) and PREFECT_API_URL set to 
   cd {target} && prefect --no-prompt deploy --all
   prefect-kling automations {target / "automations.yaml"}
   prefect worker start --pool kling
+Or all of that in containers: compose.yaml says how.
 docs/scheduling.md tells the rest."""

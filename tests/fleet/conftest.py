@@ -17,6 +17,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
+from ruamel.yaml import YAML
 
 from benchmarks.gateway_process import gateway_process
 from benchmarks.postgresql import PostgreSQL
@@ -26,6 +27,7 @@ from benchmarks.s3_server import S3Server
 from prefect_kling import KlingCredentials, KlingStudio
 
 ROOT: Final = Path(__file__).parents[2]
+COMPOSE: Final = YAML(typ="safe").load((ROOT / "deployments" / "compose.yaml").read_text("utf-8"))["services"]
 KEY: Final = "sk-fleet-6f0d3b9a41"
 
 
@@ -64,22 +66,23 @@ class Fleet:
             NO_COLOR="1",
         )
 
-    async def command(self, *arguments: str) -> str:
-        """Runs a command of Prefect's, and returns what it says."""
+    async def command(self, *arguments: str, cwd: Path) -> None:
+        """Runs a command to its end."""
+        environment = self.environment("operator")
+        environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "prefect", "--no-prompt", *arguments, env=self.environment("operator"),
-            cwd=self.folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            *arguments, env=environment, cwd=cwd, stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         said, _ = await process.communicate()
         assert process.returncode == 0, said.decode()
-        return said.decode()
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         """One more worker of the pool; its runs' logs go into its own."""
         name = f"worker{len(self.workers) + 1}"
         with (self.folder / f"{name}.log").open("wb") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "prefect", "worker", "start", "--pool", "kling", "--name", name],
+                [*_program(COMPOSE["worker"]["command"]), "--name", name],
                 env=self.environment(name), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
@@ -104,6 +107,11 @@ class Fleet:
     def logs(self) -> str:
         """What every process has said."""
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.rglob("*.log")))
+
+
+def _program(command: list[str]) -> list[str]:
+    """A command of the containers, by this Python's program."""
+    return [str(Path(sys.executable).with_name(command[0])), *command[1:]]
 
 
 def _children_of(pid: int) -> list[int]:
@@ -137,8 +145,9 @@ async def fleet(tmp_path: Path, postgresql: PostgreSQL) -> AsyncIterator[Fleet]:
                 poll_interval=1,
             )
             made.studio = str(await studio.asave("fleet"))
-        await made.command("work-pool", "create", "kling", "--type", "process")
-        await made.command("deploy", "--all", "--prefect-file", str(ROOT / "deployments" / "prefect.yaml"))
+        # As the container `setup` does it, in the folder that it finds.
+        await made.command("prefect-kling", "init", "pipeline", cwd=tmp_path)
+        await made.command(*COMPOSE["setup"]["command"], cwd=tmp_path / "pipeline")
         yield made
 
 

@@ -1,0 +1,117 @@
+"""The containers: what they run is there, and what they are told is known. tests/fleet runs the same as processes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import prefect.settings
+import pytest
+from ruamel.yaml import YAML
+
+from prefect_kling.blocks.environment import KlingEnvironment
+from prefect_kling.cli_init import FILES
+
+DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
+TEXT = (DEPLOYMENTS / "compose.yaml").read_text("utf-8")
+COMPOSE: dict[str, Any] = YAML(typ="safe").load(TEXT)
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (DEPLOYMENTS / "Dockerfile").read_text("utf-8")
+OURS = [name for name, service in SERVICES.items() if "build" in service]
+
+
+def commands() -> list[list[str]]:
+    found = []
+    for name in OURS:
+        command = SERVICES[name]["command"]
+        lines = command[2].splitlines() if command[0] == "sh" else [" ".join(command)]
+        found += [line.split() for line in lines]
+    return found
+
+
+def test_there_is_a_server_a_worker_and_a_receiver() -> None:
+    assert OURS == ["prefect", "setup", "worker", "receiver"]
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_each_command_is_there_with_its_options(command: list[str]) -> None:
+    words = [word for word in command if not word.startswith("--no-prompt")]
+    options = [word for word in words[1:] if word.startswith("--")]
+    program = str(Path(sys.executable).with_name(words[0]))
+    names = []
+    for word in words[1:]:
+        if word.startswith("-") or not re.fullmatch(r"[a-z-]+", word):
+            break
+        names.append(word)
+    # `create kling`: the last of them may be an argument.
+    for count in (len(names), len(names) - 1):
+        done = subprocess.run([program, *names[:count], "--help"], capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [option for option in options if option not in done.stdout] == []
+
+
+def test_each_setting_is_known() -> None:
+    ours = {f"PREFECT_INTEGRATIONS_KLING_{name.upper()}" for name in KlingEnvironment.model_fields}
+    for name in OURS:
+        for variable in SERVICES[name].get("environment", {}):
+            # Prefect's settings are names of its module.
+            known = variable in ours | {"APIMODELS_API_KEY"} or hasattr(prefect.settings, variable)
+            assert known, variable
+    assert not hasattr(prefect.settings, "PREFECT_NO_SUCH_SETTING")
+
+
+def test_only_workers_have_the_key_and_nobody_has_it_written_down() -> None:
+    having = [name for name in SERVICES if "APIMODELS_API_KEY" in SERVICES[name].get("environment", {})]
+    assert having == ["worker"]
+    assert SERVICES["worker"]["environment"]["APIMODELS_API_KEY"] == "${APIMODELS_API_KEY:?in .env}"
+    passwords = re.findall(r"kling:(\S*?)@|POSTGRES_PASSWORD: (\S+)", TEXT)
+    assert {one or other for one, other in passwords} <= {"${DATABASE_PASSWORD:?in", "${DATABASE_PASSWORD:?in .env}"}
+
+
+def test_whoever_is_waited_for_says_how_it_is() -> None:
+    for service in SERVICES.values():
+        for name, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert SERVICES[name]["healthcheck"]["test"][0] == "CMD"
+            else:
+                assert SERVICES[name]["restart"] == "on-failure"
+
+
+def test_a_worker_may_end_what_it_has_begun() -> None:
+    assert SERVICES["worker"]["stop_grace_period"] == "90s"  # a POST and its commit take 60 s at most
+
+
+def test_volumes_and_files_are_there() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in (*COMPOSE["volumes"], ".") or source.removeprefix("./") in FILES, volume
+        for config in service.get("configs", ()):
+            assert config["source"] in COMPOSE["configs"]
+
+
+def test_no_image_is_the_latest() -> None:
+    images = [service["image"] for service in SERVICES.values()] + re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(images) == len(SERVICES) + 1
+    assert [image for image in images if ":" not in image or "latest" in image] == []
+
+
+def test_the_image_runs_as_nobody_in_particular_and_copies_what_is_there() -> None:
+    steps = dict(re.findall(r"^([A-Z]+) (.*)$", DOCKERFILE, re.MULTILINE))
+    assert steps["USER"] == "kling"
+    copied = [name for name in steps["COPY"].split()[:-1] if "*" not in name]
+    assert copied
+    assert set(copied) <= set(FILES)
+    # What the volumes hold belongs to that user.
+    for place in re.findall(r'"(/[^"]+)"', steps["VOLUME"]):
+        assert place in re.findall(r"/\S+", DOCKERFILE.partition("install --directory")[2].partition("\n\n")[0])
+
+
+def test_the_proxy_is_told_what_its_file_asks_for() -> None:
+    asked = set(re.findall(r"\{\$([A-Z_]+)", (DEPLOYMENTS / "Caddyfile").read_text("utf-8")))
+    assert set(SERVICES["proxy"]["environment"]) == asked

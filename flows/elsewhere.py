@@ -54,8 +54,8 @@ UNHEARD_SECONDS: Final = 60.0
 """After so long without news, a take is gone on with here: of one that is bought, or of a run that no worker is for."""
 CALLED_UNHEARD_SECONDS: Final = 180.0
 """The same where a callback is expected, and the gateway is asked less often."""
-BEGUN_SECONDS: Final = 300.0
-"""The same of a run that has bought nothing yet: its machine is being made, or it waits for a slot."""
+BUSY_SECONDS: Final = 300.0
+"""The same of one that has bought nothing yet: workers are busy, its machine is being made, or it waits for a slot."""
 SERVER_PATIENCE: Final = 300.0
 """Seconds that a Prefect server which does not answer is asked again to start a run."""
 _MOST_RUNS: Final = 100
@@ -116,19 +116,17 @@ def concluded(row: Purchase | None, state: State[Any] | None, unheard: float, pa
     return Alone(f"has not been heard of for {unheard:.0f} s") if unheard > patient else None
 
 
-def patience(row: Purchase | None, state: State[Any] | None, *, workers: bool, max_wait: float) -> float:
+def patience(row: Purchase | None, state: State[Any] | None, *, workers: bool) -> float:
     """How many seconds a take elsewhere may go without news. Pure.
 
     Args:
         row, state: as for `concluded`.
         workers: whether the pool has a worker that could begin it.
-        max_wait: of the studio: workers may be busy for so long.
     """
     if row is not None:
         return CALLED_UNHEARD_SECONDS if row.callback else UNHEARD_SECONDS
-    if state is None or state.type is StateType.SCHEDULED:
-        return max(max_wait, UNHEARD_SECONDS) if workers else UNHEARD_SECONDS
-    return BEGUN_SECONDS
+    begun = state is not None and state.type is not StateType.SCHEDULED
+    return BUSY_SECONDS if begun or workers else UNHEARD_SECONDS
 
 
 class Elsewhere:
@@ -220,7 +218,7 @@ class Elsewhere:
             while True:
                 unheard = time.monotonic() - watched.heard
                 row, state = watched.row, watched.state
-                patient = patience(row, state, workers=self._workers, max_wait=self._desk.settings.max_wait)
+                patient = patience(row, state, workers=self._workers)
                 conclusion = concluded(row, state, unheard, patient)
                 if conclusion is not None:
                     return conclusion

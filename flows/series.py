@@ -9,7 +9,7 @@ import re
 from collections import deque
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.artifacts import acreate_markdown_artifact
@@ -54,6 +54,7 @@ async def render_series(
     budget: Budget = None,
     draft: bool = False,
     allow_outside: bool = False,
+    where: Literal["here", "work-pool"] = "here",
 ) -> State[Series]:
     """Renders a storyboard once for each row, which gives its variables other values; each film is a run of its own.
 
@@ -73,6 +74,7 @@ async def render_series(
             for each film.
         draft: Try it cheaply: std mode, one take of each shot, in the edition draft.
         allow_outside: Let the document use files of the worker's outside of its own folder.
+        where: Make each take in its film's run (here), or in a run of its own on any worker (work-pool).
 
     Returns:
         `Rendered` with a `Series`; `Partial` (failed) where a row has no film, naming row, reason and what to do.
@@ -98,7 +100,7 @@ async def render_series(
     todo = len(planned.to_render)
     most = shown(planned.micro_usd)
     logger.info("%s: %d rows, %d films to render, %s at most", wish.name, len(planned.rows), todo, most)
-    ended = await _Run(planned, studio, at_once, spent).rows()
+    ended = await _Run(planned, studio, at_once, spent, where).rows()
     series = await _kept(Series(name=wish.name, edition=planned.edition, rows=tuple(ended)), planned.desk)
     if len(series.films) == len(series.rows):
         return Completed(name="Rendered", message=series.sentence(), data=series)
@@ -108,8 +110,16 @@ async def render_series(
 class _Run:
     """The films of a series under way, and why no further one is begun."""
 
-    def __init__(self, planned: SeriesPlan, studio: KlingStudio | None, at_once: int, spent: int) -> None:
+    def __init__(
+        self,
+        planned: SeriesPlan,
+        studio: KlingStudio | None,
+        at_once: int,
+        spent: int,
+        where: Literal["here", "work-pool"],
+    ) -> None:
         self._planned, self._studio, self._desk, wish = planned, studio, planned.desk, planned.wish
+        self._where = where
         self._limits = replace(planned.desk.limits, per_run=None)
         budget = None if wish.budget is None else micro_usd(wish.budget) - spent
         waiting = planned.to_render
@@ -173,6 +183,7 @@ class _Run:
             budget=None if drawn is None else max(drawn, 1) / 1_000_000,
             draft=wish.draft,
             allow_outside=wish.allow_outside,
+            where=self._where,
             return_state=True,
         )
         made = await state.aresult(raise_on_failure=False)
@@ -225,6 +236,7 @@ async def _film(
     budget: float | None,
     draft: bool,
     allow_outside: bool,
+    where: Literal["here", "work-pool"],
 ) -> State[_Made]:
     """One row's film, as a run of its own.
 
@@ -242,6 +254,7 @@ async def _film(
             budget=budget,
             draft=draft,
             allow_outside=allow_outside,
+            where=where,
             return_state=True,
         )
     finally:

@@ -26,6 +26,7 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where Prefect's pages have it
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Scheduled
@@ -45,7 +46,7 @@ from prefect_kling.simulator.server import Running as Gateway
 from prefect_kling.simulator.server import running
 from prefect_kling.tasks.results import Generated
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("prefect_server")]
 
 BOARD = """\
 title: Elsewhere
@@ -129,11 +130,11 @@ async def render(board: Path, studio: KlingStudio | None, **told: Any) -> tuple[
     return found, state.state_details.flow_run_id
 
 
-async def children(run: UUID) -> dict[str, FlowRun]:
-    """The runs that a run has started, by their names."""
+async def children(run: UUID) -> list[FlowRun]:
+    """The runs that a run has started, in order."""
     async with get_client() as client:
         wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run]))
-        return {found.name: found for found in await client.read_flow_runs(flow_run_filter=wanted)}
+        return await client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
 
 
 def kind(run: FlowRun) -> str | None:
@@ -157,11 +158,11 @@ async def test_each_take_is_a_run_on_a_worker_and_the_film_is_paid_for_once(
     assert found.film is not None, found.sentence()
     assert simulator.service.stats()["creates"] == 2
     started = await children(run)
-    assert {name: kind(made) for name, made in started.items()} == {
-        "elsewhere · dawn": "Completed",
-        "elsewhere · keeper": "Completed",
-    }
-    assert saved.credentials.api_key.get_secret_value() not in str([made.parameters for made in started.values()])
+    assert [(made.name, kind(made)) for made in started] == [
+        ("elsewhere · dawn", "Completed"),
+        ("elsewhere · keeper", "Completed"),
+    ]
+    assert saved.credentials.api_key.get_secret_value() not in str([made.parameters for made in started])
     async with get_client() as client:
         graph = (await client._client.get(f"/flow_runs/{run}/graph-v2")).json()
     nodes = {node["label"]: node for _, node in graph["nodes"]}
@@ -184,7 +185,7 @@ async def test_a_take_whose_worker_is_killed_is_gone_on_with_and_not_bought_agai
     slow = simulator.service.config.model_copy(update={"generation_seconds": 10.0})
     monkeypatch.setattr(simulator.service, "config", slow)
     rendering = asyncio.create_task(render(board, saved))
-    while not simulator.service.stats()["creates"]:  # noqa: ASYNC110 - another process is waited for
+    while not simulator.service.stats()["polls"]:  # noqa: ASYNC110 - another process is waited for
         await asyncio.sleep(0.1)
     (made,) = await asked_for(pool)
     assert made.infrastructure_pid is not None
@@ -195,7 +196,7 @@ async def test_a_take_whose_worker_is_killed_is_gone_on_with_and_not_bought_agai
     found, run = await rendering
     assert found.film is not None, found.sentence()
     assert simulator.service.stats()["creates"] == 1
-    assert [kind(made) for made in (await children(run)).values()] == ["Running"]
+    assert [kind(made) for made in await children(run)] == ["Running"]
 
 
 async def test_a_cancelled_film_takes_back_what_no_worker_has_begun(
@@ -213,7 +214,7 @@ async def test_a_cancelled_film_takes_back_what_no_worker_has_begun(
     found, run = await render(board, saved)
     assert found.film is not None, found.sentence()
     assert simulator.service.stats()["creates"] == 1
-    assert [kind(made) for made in (await children(run)).values()] == ["Cancelled"]
+    assert [kind(made) for made in await children(run)] == ["Cancelled"]
 
 
 @pytest.mark.usefixtures("old_prices")
@@ -230,8 +231,7 @@ async def test_without_credits_elsewhere_nothing_more_is_bought_and_what_runs_is
         ("stored", None),
         ("failed", "InsufficientCredits"),
     ]
-    states = {name: kind(made) for name, made in (await children(run)).items()}
-    assert states == {"elsewhere · dawn": "Completed", "elsewhere · keeper": "InsufficientCredits"}
+    assert [kind(made) for made in await children(run)] == ["Completed", "InsufficientCredits"]
 
 
 async def works_here(pool: str) -> None:
@@ -261,7 +261,7 @@ async def test_what_cannot_be_made_elsewhere_is_told_before_anything_is_bought(
 
 
 async def test_a_worker_with_another_ledger_buys_nothing(
-    pool: str, studio: KlingStudio, simulator: Gateway, tmp_path: Path
+    studio: KlingStudio, simulator: Gateway, tmp_path: Path
 ) -> None:
     theirs = await desk(studio.settings())
     errand = Errand.of(theirs, ORDER, None)
@@ -269,6 +269,28 @@ async def test_a_worker_with_another_ledger_buys_nothing(
     state: Any = await generate_video(REQUEST, other, errand=errand, return_state=True)
     assert (state.name, "uses the ledger" in state.message) == ("InvalidRequest", True)
     assert simulator.service.stats()["creates"] == 0
+
+
+async def test_a_take_whose_film_was_cancelled_is_not_bought(studio: KlingStudio, simulator: Gateway) -> None:
+    async with get_client() as client:
+        film = await client.create_flow_run(render_storyboard, parameters={}, state=Cancelled())
+    errand = Errand.of(await desk(studio.settings()), replace(ORDER, run=str(film.id)), None)
+    state: Any = await generate_video(REQUEST, studio, errand=errand, return_state=True)
+    assert (state.name, "the film's run is Cancelled" in state.message) == ("InvalidRequest", True)
+    assert simulator.service.stats()["creates"] == 0
+
+
+async def test_what_moderation_refuses_elsewhere_is_tried_in_softer_words(
+    board: Path, pool: str, saved: KlingStudio, simulator: Gateway
+) -> None:
+    sharp, _, _ = BOARD.replace("A lighthouse at dawn", "A battle, forbiddenpicture").partition("  - id: keeper")
+    board.write_text(f"{sharp}    soften:\n      - A knight rests\n")
+    working = asyncio.create_task(works_here(pool))
+    found, run = await render(board, saved)
+    working.cancel()
+    assert found.film is not None, found.sentence()
+    assert [shot.softened for shot in found.shots] == [1]
+    assert [kind(made) for made in await children(run)] == ["GenerationFailed", "Completed"]
 
 
 REQUEST = OmniVideoRequest(model="kling-v3-omni", prompt="A lighthouse", aspect_ratio="16:9", duration="3")

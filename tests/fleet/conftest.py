@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -148,7 +149,19 @@ async def fleet(tmp_path: Path, postgresql: PostgreSQL) -> AsyncIterator[Fleet]:
         # As the container `setup` does it, in the folder that it finds.
         await made.command("prefect-kling", "init", "pipeline", cwd=tmp_path)
         await made.command(*COMPOSE["setup"]["command"], cwd=tmp_path / "pipeline")
+        await _look_at_health(made)
         yield made
+
+
+async def _look_at_health(fleet: Fleet) -> None:
+    """Asks the parts as their containers do, at the ports that they have here."""
+    for service, url in (("prefect", fleet.prefect.api), ("receiver", fleet.receiver.base)):
+        port, test = COMPOSE[service]["command"][-1], COMPOSE[service]["healthcheck"]["test"][1:]
+        here = [word.replace(f":{port}/", f":{urlsplit(url).port}/") for word in test]
+        assert here != test
+        await fleet.command(*here, cwd=fleet.folder)
+    port = str(urlsplit(fleet.databases[0]).port)
+    await fleet.command(*COMPOSE["database"]["healthcheck"]["test"][1:], "--port", port, cwd=fleet.folder)
 
 
 def _end(fleet: Fleet) -> None:

@@ -126,6 +126,7 @@ async def test_its_other_commands_run(server_environment: dict[str, str], simula
         ["prefect-kling", "ledger"],
         ["prefect-kling", "sweep"],
         ["prefect", "block"],
+        ["prefect-kling", "init"],
     ]
     assert (clone / "film.mp4").stat().st_size > 0
 

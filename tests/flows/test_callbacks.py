@@ -263,7 +263,8 @@ def test_no_event_tells_the_password_of_a_storage(monkeypatch: pytest.MonkeyPatc
     told: list[Any] = []
     monkeypatch.setattr(announcing, "emit_event", lambda event, **said: told.append((event, said)))
     where = "webdav://films:s3cret-word@storage.example.com"
-    account = SimpleNamespace(account=Account("https://gateway.example.com", "main"))
+    storage = SimpleNamespace(link=lambda location: location)
+    account = SimpleNamespace(account=Account("https://gateway.example.com", "main"), storage=lambda: storage)
     prepared = SimpleNamespace(
         document=SimpleNamespace(storyboard=SimpleNamespace(title="Harbour")),
         reckoner=SimpleNamespace(edition="main", desk=account),

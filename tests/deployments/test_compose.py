@@ -24,12 +24,8 @@ OURS = [name for name, service in SERVICES.items() if "build" in service]
 
 
 def commands() -> list[list[str]]:
-    found = []
-    for name in OURS:
-        command = SERVICES[name]["command"]
-        lines = command[2].splitlines() if command[0] == "sh" else [" ".join(command)]
-        found += [line.split() for line in lines]
-    return found
+    """Those that the fleet does not run word for word."""
+    return [SERVICES[name]["command"] for name in ("prefect", "receiver")]
 
 
 def test_there_is_a_server_a_worker_and_a_receiver() -> None:
@@ -38,19 +34,10 @@ def test_there_is_a_server_a_worker_and_a_receiver() -> None:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_each_command_is_there_with_its_options(command: list[str]) -> None:
-    words = [word for word in command if not word.startswith("--no-prompt")]
-    options = [word for word in words[1:] if word.startswith("--")]
-    program = str(Path(sys.executable).with_name(words[0]))
-    names = []
-    for word in words[1:]:
-        if word.startswith("-") or not re.fullmatch(r"[a-z-]+", word):
-            break
-        names.append(word)
-    # `create kling`: the last of them may be an argument.
-    for count in (len(names), len(names) - 1):
-        done = subprocess.run([program, *names[:count], "--help"], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            break
+    options = [word for word in command if word.startswith("--")]
+    names = command[1 : command.index(options[0])]
+    program = str(Path(sys.executable).with_name(command[0]))
+    done = subprocess.run([program, *names, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [option for option in options if option not in done.stdout] == []
 

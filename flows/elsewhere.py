@@ -187,10 +187,11 @@ class Elsewhere:
                 )
             return there
 
-    async def made(self, order: Order, budget: Decimal | None, request: dict[str, Any]) -> Conclusion:
+    async def made(self, name: str, order: Order, budget: Decimal | None, request: dict[str, Any]) -> Conclusion:
         """Has a take made, and waits for what becomes of it.
 
         Args:
+            name: of the take, for people.
             order: of the take.
             budget: USD that this run may spend, in place of the studio's.
             request: the body to send for it.
@@ -205,15 +206,15 @@ class Elsewhere:
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
         try:
-            return await self._conclusion(watched)
+            return await self._conclusion(name, watched)
         finally:
             del self._watched[run]
             begun = watched.state is not None and watched.state.type not in (StateType.SCHEDULED, StateType.PENDING)
             if watched.row is None and not begun:
                 await self._unasked(run)
 
-    async def _conclusion(self, watched: _Watched) -> Conclusion:
-        shot, said = watched.errand.order.shot, ""
+    async def _conclusion(self, name: str, watched: _Watched) -> Conclusion:
+        said = ""
         async with live_state("Queued", f"Waits for a worker of {self._pool}") as live:
             while True:
                 unheard = time.monotonic() - watched.heard
@@ -226,7 +227,7 @@ class Elsewhere:
                 if live is not None and step != said:
                     live.say(step, f"Made by the run {watched.errand.name} on {self._pool}")
                     if step != "Queued":
-                        tell(shot, "generating" if step == "Generating" else "downloading", f"on {self._pool}")
+                        tell(name, "generating" if step == "Generating" else "downloading", f"on {self._pool}")
                 said = step
                 assert self._watching is not None  # noqa: S101 - begun before anybody waits
                 moved = asyncio.ensure_future(watched.moved.wait())
@@ -320,7 +321,7 @@ class Elsewhere:
 
 @task(name="make elsewhere", cache_policy=NO_CACHE)
 async def make_elsewhere(
-    elsewhere: Elsewhere, request: dict[str, Any], order: Order, budget: Decimal | None
+    elsewhere: Elsewhere, name: str, request: dict[str, Any], order: Order, budget: Decimal | None
 ) -> Generated | None:
     """Has one take made on another machine; see `Elsewhere.made` for the arguments.
 
@@ -330,14 +331,14 @@ async def make_elsewhere(
     Raises:
         KlingError: as the run there ended.
     """
-    found = await elsewhere.made(order, budget, request)
+    found = await elsewhere.made(name, order, budget, request)
     if isinstance(found, KlingError):
         raise found
     if isinstance(found, Generated):
         return found
     get_run_logger().warning(
-        "The run for shot '%s' %s. This run goes on with it; what is bought already is not bought again",
-        order.shot,
+        "The run that makes %s elsewhere %s. This run goes on with it; what is bought already is not bought again",
+        name,
         found.why,
     )
     return None

@@ -237,7 +237,7 @@ class Shooting:
         try:
             if stage.prepared.elsewhere is not None and not here:
                 made = await named(make_elsewhere, f"{name} · elsewhere")(
-                    stage.prepared.elsewhere, request.body(), order, budget, wait_for=origins
+                    stage.prepared.elsewhere, name, request.body(), order, budget, wait_for=origins
                 )
                 if made is not None:
                     return stage.kept(made)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import pytest_asyncio
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
 from ruamel.yaml import YAML
@@ -124,16 +125,17 @@ def _children_of(pid: int) -> list[int]:
     return found
 
 
-@pytest.fixture
-async def fleet(tmp_path: Path, postgresql: PostgreSQL) -> AsyncIterator[Fleet]:
-    """The production, with its studio saved and its deployments deployed, and no worker yet."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fleet(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL) -> AsyncIterator[Fleet]:
+    """The production, with its studio saved, its deployments deployed, and two workers."""
+    folder = tmp_path_factory.mktemp("fleet")
     ledger, database = postgresql.new_database(), postgresql.new_database()
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(gateway_process(2.0, "each"))
         s3 = stack.enter_context(S3Server())
-        prefect = await stack.enter_async_context(prefect_server(tmp_path / "server", database))
-        receiver = await stack.enter_async_context(receiving(tmp_path, ledger, {"PREFECT_API_URL": prefect.api}))
-        made = Fleet(tmp_path, prefect, gateway, (ledger, database), s3.new_bucket(), s3, receiver)
+        prefect = await stack.enter_async_context(prefect_server(folder / "server", database))
+        receiver = await stack.enter_async_context(receiving(folder, ledger, {"PREFECT_API_URL": prefect.api}))
+        made = Fleet(folder, prefect, gateway, (ledger, database), s3.new_bucket(), s3, receiver)
         stack.callback(_end, made)
         with temporary_settings({PREFECT_API_URL: prefect.api}):
             studio = KlingStudio(
@@ -147,9 +149,11 @@ async def fleet(tmp_path: Path, postgresql: PostgreSQL) -> AsyncIterator[Fleet]:
             )
             made.studio = str(await studio.asave("fleet"))
         # As the container `setup` does it, in the folder that it finds.
-        await made.command("prefect-kling", "init", "pipeline", cwd=tmp_path)
-        await made.command(*COMPOSE["setup"]["command"], cwd=tmp_path / "pipeline")
+        await made.command("prefect-kling", "init", "pipeline", cwd=folder)
+        await made.command(*COMPOSE["setup"]["command"], cwd=folder / "pipeline")
         await _look_at_health(made)
+        for _ in range(2):
+            made.start_worker()
         yield made
 
 

@@ -41,7 +41,8 @@ CALL_SECONDS: Final = 30.0
 """For all calls of an update: a server that says nothing must not hold up the run's end."""
 MOST_CHARACTERS: Final = 1_400_000
 """Of a picture: 1 MB as text. Prefect's lists carry artifacts whole."""
-_GIVEN_BY_PREFECT: Final = re.compile(r"[a-z]+-[a-z]+")
+_GIVEN_BY_PREFECT: Final = re.compile(r"[a-z]+-[a-z]+|[A-Z][a-z]+-[A-Z][a-z]+")
+"""Its server's, and those that its form proposes."""
 _PICTURES: Final = {"sheet.jpg": ("sheet", "image/jpeg"), "preview.webp": ("preview", "image/webp")}
 
 

@@ -97,6 +97,9 @@ class House:
         """What the server answers to a call, by JSON."""
         async with httpx.AsyncClient(base_url=f"{self.url}/api", trust_env=False) as client:
             answer = await client.request(method, path, json=said)
+            while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # its SQLite is busy; nothing was written
+                await asyncio.sleep(0.5)
+                answer = await client.request(method, path, json=said)
             answer.raise_for_status()
             return answer.json() if answer.content else None
 

@@ -43,8 +43,7 @@ async def _save_blocks(house: House, page: Page, keep_picture: KeepPicture) -> N
     await expect(key).to_have_attribute("type", "password")
     await key.fill(KEY)
     await page.get_by_label("Base URL").fill(house.gateway.base_url)
-    await page.get_by_role("button", name="Save").click()
-    await _is_saved(page, "KlingCredentials.load")
+    await _save(page, "KlingCredentials.load")
     await keep_picture(page, "credentials")
 
     await page.goto(f"{house.url}/v2/blocks/catalog/kling-studio/create")
@@ -53,12 +52,14 @@ async def _save_blocks(house: House, page: Page, keep_picture: KeepPicture) -> N
     await page.get_by_label("Storage URL (Optional)", exact=True).fill(str(house.storage))
     await page.get_by_label("Public storage URL").fill(house.films)
     await page.get_by_label("Poll interval").fill("0.5")
-    await page.get_by_role("button", name="Save").click()
-    await _is_saved(page, "KlingStudio.load")
+    await _save(page, "KlingStudio.load")
     await keep_picture(page, "studio")
 
 
-async def _is_saved(page: Page, example: str) -> None:
+async def _save(page: Page, example: str) -> None:
+    # The form asks whether the name is taken, and does not hear a click meanwhile.
+    await page.wait_for_load_state("networkidle")
+    await page.get_by_role("button", name="Save").click()
     await expect(page).to_have_url(re.compile("/v2/blocks/block/"))
     await expect(page.get_by_role("button", name="Save")).to_have_count(0)
     await expect(page.get_by_text(example)).to_be_visible()

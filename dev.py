@@ -31,8 +31,8 @@ def film() -> None:
 def test(*arguments: str) -> None:
     """Runs every test, or what pytest is told."""
     setup()
-    # Some tests take a minute: whoever is done takes over what waits behind them.
-    workers = str(min(os.cpu_count() or 1, 4))
+    # Many tests wait for processes of their own. Some take a minute: whoever is done takes over what waits behind them.
+    workers = str(min((os.cpu_count() or 1) + 1, 4))
     run(PYTHON, "-m", "pytest", "-n", workers, "--dist", "worksteal", *arguments)
 
 

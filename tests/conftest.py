@@ -35,6 +35,9 @@ hypothesis.settings.load_profile("kling")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests start hundreds of processes of this package: each would compile all of it anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 _home = tempfile.TemporaryDirectory(prefix="kling-tests-", ignore_cleanup_errors=True)
 # Prefect reads it when it is first imported; what tests leave there is nobody's.
 os.environ["PREFECT_HOME"] = _home.name

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import Pause, PrefectHTTPStatusError
@@ -104,7 +105,7 @@ async def begun(board: str, studio: KlingStudio, **wishes: Any) -> tuple[asyncio
     task: asyncio.Task[Any] = asyncio.create_task(_state(flow, board, studio, wishes))
     async with get_client() as client:
         for _ in range(300):
-            found = [run for run in await client.read_flow_runs(limit=20) if run.name == name]
+            found = await client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
             if found:
                 return task, Person(found[0].id)
             await asyncio.sleep(0.1)

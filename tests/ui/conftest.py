@@ -22,6 +22,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Error, Page, Response, async_playwright, expect
 
+from benchmarks.postgresql import PostgreSQL
 from benchmarks.prefect_server import prefect_server
 from benchmarks.receivers import clean_environment
 from prefect_kling.simulator.clock import ManualClock
@@ -97,9 +98,6 @@ class House:
         """What the server answers to a call, by JSON."""
         async with httpx.AsyncClient(base_url=f"{self.url}/api", trust_env=False) as client:
             answer = await client.request(method, path, json=said)
-            while answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # its SQLite is busy; nothing was written
-                await asyncio.sleep(0.5)
-                answer = await client.request(method, path, json=said)
             answer.raise_for_status()
             return answer.json() if answer.content else None
 
@@ -132,7 +130,7 @@ class House:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
+async def house(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL) -> AsyncIterator[House]:
     """All of it, with blocks registered and none saved."""
     folder = tmp_path_factory.mktemp("house")
     storage = folder / "storage"
@@ -140,7 +138,8 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
     config, clock = SimulatorConfig(seed=1, generation_seconds=GENERATION_SECONDS, shrink=4), ManualClock(time.time())
     async with (
         running(config, clock=clock) as gateway,
-        prefect_server(folder / "server", ui=True) as prefect,
+        # On SQLite it answers 503 now and then while the machine is busy, and its pages do not ask again.
+        prefect_server(folder / "server", postgresql.new_database(), ui=True) as prefect,
         _served(folder, prefect.api, gateway.base_url) as deployment,
         async_playwright() as playwright,
     ):

@@ -199,8 +199,9 @@ async def test_a_run_whose_machine_is_gone_is_found_crashed_and_tried_again_once
         run = await client.create_flow_run_from_deployment(deployment.id)
         async with worker(environment, tmp_path) as first:
             async with asyncio.timeout(SOON):
-                # What has been asked about is in the ledger: killed between the two, its purchase would be uncertain.
-                while not any(task["polls"] for task in gateway.service.stats()["tasks"].values()):
+                # Another process is waited for. What it has asked about is in its ledger: killed before, it would have
+                # left an uncertain purchase.
+                while not any(task.polls for task in gateway.service.tasks.values()):  # noqa: ASYNC110 - as above
                     await asyncio.sleep(0.1)
             kill(first)
         crashed = await seen(run.id, "Crashed", "AwaitingRetry")

@@ -38,7 +38,7 @@ async def test_every_flow_deploys_from_the_installed_package(
         deployments = {
             deployment.name: deployment
             for deployment in await client.read_deployments()
-            if deployment.updated is not None and deployment.updated >= started  # other tests deploy to this server, too
+            if deployment.updated and deployment.updated >= started  # other tests deploy to this server, too
         }
     assert deployments.keys() == {"storyboard", "daily", "series", "video", "sweep"}
     for deployment in deployments.values():

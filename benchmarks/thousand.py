@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks.flow_process import Ended, FlowProcess, Job
 from benchmarks.gateway_process import gateway_process
 from benchmarks.postgresql import PostgreSQL
-from benchmarks.prefect_server import prefect_server
+from benchmarks.prefect_server import MANY_RUNS, prefect_server
 from benchmarks.row import Row
 
 __all__ = ["measure"]
@@ -50,7 +50,7 @@ def _children(ended: Ended) -> float:
 async def _ended(folder: Path, server_url: str, ledger_url: str) -> Ended:
     async with (
         gateway_process(GENERATION_SECONDS) as base_url,
-        prefect_server(folder / "server", server_url) as prefect,
+        prefect_server(folder / "server", server_url, settings=MANY_RUNS) as prefect,
     ):
         job = Job("Thousand", SHOTS, IN_FLIGHT, base_url, str(folder), ledger_url or f"sqlite:///{folder}/ledger.db")
         run = await FlowProcess.start(job, prefect.api)

@@ -123,7 +123,7 @@ class Shooting:
         pruned = await self._pruned(choice, there)
         for number in choice.wanted:
             if number not in pruned:
-                self._begin(number)
+                self._begin(number, there)
         failures: dict[int, Exception] = {}
         for number in choice.candidates:
             if number not in self._takes and number not in there:
@@ -162,15 +162,22 @@ class Shooting:
         spec, found = choice.look.spec, await verdicts(self.stage.desk.ledger, gone.values())
         return {number: found[row, spec].said if (row, spec) in found else "" for number, row in gone.items()}
 
-    def _begin(self, number: int) -> None:
+    def _begin(self, number: int, there: Mapping[int, Purchase] | None = None) -> None:
         if number not in self._takes:
-            self._takes[number] = asyncio.create_task(self._take(number))
+            self._takes[number] = asyncio.create_task(self._take(number, there))
 
-    async def _take(self, number: int) -> _Taken:
-        """A take, in the shot's own words or the first softer ones that moderation lets pass."""
+    async def _take(self, number: int, there: Mapping[int, Purchase] | None) -> _Taken:
+        """A take, in the shot's own words or the first softer ones that moderation lets pass.
+
+        Args:
+            number: of the take.
+            there: the rows of the shot's takes, where they have just been read.
+        """
         assert self.choice is not None  # noqa: S101 - set before the first take begins
         choice = self.choice
-        found = (await self.stage.takes(choice, number)).get(number)
+        if there is None:
+            there = await self.stage.takes(choice, number)
+        found = there.get(number)
         wording = 0 if found is None else choice.keys(number).index(found.order.key)
         while True:
             order = choice.order(number, wording)
@@ -215,11 +222,14 @@ class Shooting:
         return generated.purchase, await self._brought_home(generated, f"{name} · download"), False
 
     async def _waited(self, submitted: Submitted, name: str) -> Generated:
+        # It is not asked about sooner anyway, and whatever calls back meanwhile is in the ledger.
+        await self.stage.slots_filled(self.stage.desk.settings.poll_interval)
         called = ", which calls back" if self.stage.is_called else ""
         tell(name, "generating", f"task {submitted.task_id}{called}")
         return self.stage.kept(await named(wait_for_video, f"{name} · generate")(submitted, self.stage.studio))
 
     async def _brought_home(self, generated: Generated, name: str) -> Clip:
+        await self.stage.slots_filled()
         async with self.stage.downloads:
             return await named(download_video, name)(generated, self.stage.studio)
 
@@ -241,11 +251,12 @@ class Shooting:
                 )
                 if made is not None:
                     return stage.kept(made)
-            return stage.kept(
-                await named(create_video, f"{name} · create")(
-                    request.body(), stage.studio, order=order, budget=budget, wait_for=origins
+            with stage.buying():
+                return stage.kept(
+                    await named(create_video, f"{name} · create")(
+                        request.body(), stage.studio, order=order, budget=budget, wait_for=origins
+                    )
                 )
-            )
         except CLOSES_THE_TILL as error:
             stage.till_closed = error
             raise

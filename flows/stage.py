@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -32,6 +33,8 @@ R = TypeVar("R")
 AHEAD: Final = 10
 """Purchases that queue in the ledger for a slot."""
 DOWNLOADS: Final = 8
+SLOTS_FIRST_SECONDS: Final = 10.0
+"""A clip waits so long at most while slots are filled: an empty slot is time lost, and the clip is there."""
 
 
 class Stage:
@@ -53,9 +56,33 @@ class Stage:
         self.is_called = bool(settings.callback_base_url or settings.receive_on)
         self.turns = asyncio.Semaphore(self.desk.limits.in_flight + AHEAD)
         self.downloads = asyncio.Semaphore(DOWNLOADS)
+        self._buying, self._filled = 0, asyncio.Event()
+        self._filled.set()
         self._results: list[object] = []
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}
+
+    @contextmanager
+    def buying(self) -> Iterator[None]:
+        """A purchase is on its way to the gateway for as long as the block lasts."""
+        self._bought_at_once(1)
+        try:
+            yield
+        finally:
+            self._bought_at_once(-1)
+
+    async def slots_filled(self, most: float = SLOTS_FIRST_SECONDS) -> None:
+        """Waits while more purchases are on their way than queue for a slot, so many seconds at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most):
+                await self._filled.wait()
+
+    def _bought_at_once(self, more: int) -> None:
+        self._buying += more
+        if self._buying > AHEAD:
+            self._filled.clear()
+        else:
+            self._filled.set()
 
     def kept(self, result: R) -> R:
         """A task's result, kept to the end of the run.

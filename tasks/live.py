@@ -8,6 +8,7 @@ it would take the place of the task's final state.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -30,6 +31,8 @@ TRIES: Final = 7
 CALL_SECONDS: Final = 5.0
 MOST_AT_ONCE: Final = 2
 """Calls of one process: a thousand tasks that change at once must not be what its server is busy with."""
+PAUSES: Final = 9
+"""After a call its turn pauses for so many times as long."""
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
 
 
@@ -69,11 +72,13 @@ class Live:
     async def _heard(self) -> bool:
         """One call to the server; whether there is no use in another."""
         async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MOST_AT_ONCE)):
-            self._calling = True
+            self._calling, begun = True, time.monotonic()
             try:
-                return await self._tried()
+                heard = await self._tried()
             finally:
                 self._calling = False
+            await asyncio.sleep(PAUSES * (time.monotonic() - begun))
+            return heard
 
     async def _tried(self) -> bool:
         name, message = wanted = self._wanted

@@ -118,7 +118,7 @@ class KlingClient:
         self._logger = logger
         self._sleep, self._rand, self._clock = sleep, rand, clock
         self._warned: set[str] = set()
-        common: dict[str, Any] = {
+        self._common: dict[str, Any] = {
             "transport": transport,
             "timeout": _TIMEOUT,
             "headers": {"Authorization": f"Bearer {self._key}", "Accept": "application/json"},
@@ -126,9 +126,16 @@ class KlingClient:
             "trust_env": not self.loopback,
             "verify": tls(),
         }
-        self._calls = httpx.AsyncClient(**common)
+
+    # Each is made when it is first needed: that takes longer than a call.
+    @functools.cached_property
+    def _calls(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(**self._common)
+
+    @functools.cached_property
+    def _creates(self) -> httpx.AsyncClient:
         # A kept connection may be dead, and a POST written to it would leave us guessing: creates connect anew.
-        self._creates = httpx.AsyncClient(**common, limits=httpx.Limits(max_keepalive_connections=0))
+        return httpx.AsyncClient(**self._common, limits=httpx.Limits(max_keepalive_connections=0))
 
     def __repr__(self) -> str:
         return f"KlingClient(base_url={self.base_url!r})"
@@ -143,8 +150,9 @@ class KlingClient:
 
     async def aclose(self) -> None:
         """Closes its connections."""
-        await self._calls.aclose()
-        await self._creates.aclose()
+        for name in ("_calls", "_creates"):
+            if name in vars(self):
+                await vars(self)[name].aclose()
 
     def validate(self, body: Mapping[str, Any] | OmniVideoRequest) -> OmniVideoRequest:
         """The request that `body` says, checked for this gateway: loopback URLs pass only where it is on loopback.
@@ -323,6 +331,7 @@ def _echo(key: str) -> re.Pattern[str] | None:
     return re.compile("".join(signs))
 
 
+@functools.lru_cache(maxsize=16)
 def _checked_base(url: str) -> str:
     base = url.strip().rstrip("/")
     try:

@@ -42,7 +42,8 @@ _OPTIONS: Final = frozenset(
     {"host", "port", "ssl", "passfile", "target_session_attrs", "prepared_statement_cache_size"}
 )
 _CHUNK: Final = 500
-_Kind = Literal["read", "write", "single"]
+_Kind = Literal["read", "look", "write", "single"]
+_SINGLE: Final = ("look", "single")
 _ALONE: Final[dict[str, Any]] = {"isolation_level": "AUTOCOMMIT"}
 _BUSY_MILLISECONDS: Final = 2000
 _POOL_SECONDS: Final = 10.0
@@ -212,6 +213,10 @@ class Database:
         """
         return await self._repeated(work, "read", patience)
 
+    async def look(self, work: Callable[[AsyncConnection], Awaitable[T]], *, patience: float = PATIENCE) -> T:
+        """The same for `work` that is one statement, which needs no transaction around it."""
+        return await self._repeated(work, "look", patience)
+
     async def time(self, *, patience: float = PATIENCE) -> datetime:
         """The database's time."""
 
@@ -219,7 +224,7 @@ class Database:
             found: datetime = (await connection.execute(select(self.now))).scalar_one()
             return found
 
-        return await self.read(ask, patience=patience)
+        return await self.look(ask, patience=patience)
 
     async def close(self) -> None:
         """Closes its connections; it can be used again."""
@@ -253,7 +258,7 @@ class Database:
             # Not a timeout of the driver's: that one asks the server to stop, and waits for it, who may be gone.
             async with asyncio.timeout(self._attempt_seconds):
                 return await self._transaction(work, kind)
-        if kind == "read":
+        if kind in ("read", "look"):
             return await self._transaction(work, kind)
         # For one attempt, not until it succeeds: whoever waits for ever must not make others wait as long.
         async with self._writing:
@@ -261,7 +266,7 @@ class Database:
 
     async def _transaction(self, work: Callable[[AsyncConnection], Awaitable[T]], kind: _Kind) -> T:
         async with self._engine.connect() as connection:
-            await connection.execution_options(kling_kind=kind, **_ALONE if kind == "single" else {})
+            await connection.execution_options(kling_kind=kind, **_ALONE if kind in _SINGLE else {})
             async with connection.begin():
                 return await work(connection)
 
@@ -310,5 +315,5 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_sqlite(connection: Any) -> None:
     kind = connection.get_execution_options().get("kling_kind", "write")
-    if kind != "single":
+    if kind not in _SINGLE:
         connection.exec_driver_sql("BEGIN" if kind == "read" else "BEGIN IMMEDIATE")

@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import httpx
 
@@ -126,6 +127,7 @@ class Desk:
         return ClipStorage(settings.storage_url, settings.storage_options, public_url=settings.public_storage_url)
 
 
+@lru_cache(maxsize=16)
 def _one_spelling(base_url: str) -> str:
     """A gateway's address, whatever the letters' case, the port or the slash at its end: it is the same account."""
     base = base_url.strip().rstrip("/")

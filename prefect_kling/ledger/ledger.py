@@ -28,6 +28,7 @@ from prefect_kling.ledger import holds
 from prefect_kling.ledger.answers import Journal
 from prefect_kling.ledger.backroom import close_at_end, closed, in_backroom
 from prefect_kling.ledger.database import PATIENCE, Database, chunks, storable
+from prefect_kling.ledger.gathering import Gathering
 from prefect_kling.ledger.holds import Hold
 from prefect_kling.ledger.money import Limits, Spent, periods, refusal
 from prefect_kling.ledger.owners import is_surely_gone, this_process
@@ -70,6 +71,9 @@ class Ledger:
         self.db, self.journal, self.id = db, journal, ledger_id
         self.owner = owner or this_process()
         self._accounts: dict[Account, int] = {}
+        self._live: dict[tuple[int, str], Gathering[str, Purchase]] = {}
+        self._by_number: Gathering[int, Purchase] = Gathering(self._numbered)
+        self._now: Gathering[None, datetime] = Gathering(self._time)
         self._statements: dict[tuple[Hashable, ...], Any] = {}
         self._close_before: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
@@ -135,16 +139,26 @@ class Ledger:
 
     async def find(self, account: Account, edition: str, keys: Iterable[str]) -> dict[str, Purchase]:
         """The live rows with these keys, by key."""
-        account_id, wanted = await self.account_id(account), list(chunks(keys))
+        wanted, slate = list(keys), (await self.account_id(account), edition)
+        if slate not in self._live:
+            self._live[slate] = Gathering(partial(self._found, *slate))
+        return await in_backroom(self._live[slate].ask(wanted)) if wanted else {}
 
-        async def work(connection: AsyncConnection) -> dict[str, Purchase]:
-            found: dict[str, Purchase] = {}
-            for some in wanted:
-                rows = await connection.execute(select(purchases).where(_is_live(account_id, edition, some)))
-                found |= {row["key"]: Purchase.read(row) for row in rows.mappings()}
-            return found
-
-        return await in_backroom(self.db.read(work)) if wanted else {}
+    async def _found(self, account_id: int, edition: str, keys: list[str]) -> dict[str, Purchase]:
+        query = self._statement(
+            ("live",),
+            lambda: select(purchases).where(
+                purchases.c.account_id == bindparam("account"),
+                purchases.c.edition == bindparam("edition"),
+                purchases.c.key.in_(bindparam("keys", expanding=True)),
+                is_live,
+            ),
+        )
+        found: dict[str, Purchase] = {}
+        for some in chunks(keys):
+            values = {"account": account_id, "edition": edition, "keys": some}
+            found |= {row.order.key: row for row in await self._read(query, values)}
+        return found
 
     async def get(self, purchase_id: int) -> Purchase:
         """A row by its number.
@@ -152,10 +166,22 @@ class Ledger:
         Raises:
             LookupError: there is none.
         """
-        found = await self.select(purchases.c.id == purchase_id)
+        found = await in_backroom(self._by_number.ask([purchase_id]))
         if not found:
             raise LookupError(f"the ledger has no purchase {purchase_id}")
-        return found[0]
+        return found[purchase_id]
+
+    async def _numbered(self, numbers: list[int]) -> dict[int, Purchase]:
+        query = self._statement(
+            ("numbered",), lambda: select(purchases).where(purchases.c.id.in_(bindparam("numbers", expanding=True)))
+        )
+        return {row.id: row for some in chunks(numbers) for row in await self._read(query, {"numbers": some})}
+
+    async def _read(self, query: Select[Any], values: Mapping[str, Any]) -> list[Purchase]:
+        async def work(connection: AsyncConnection) -> list[Purchase]:
+            return [Purchase.read(row) for row in (await connection.execute(query, values)).mappings()]
+
+        return await self.db.look(work)
 
     async def by_task(self, account: Account, task_id: str) -> Purchase | None:
         """The row that a task of the gateway belongs to."""
@@ -175,7 +201,7 @@ class Ledger:
         return await in_backroom(self._select(*conditions, limit=limit))
 
     async def _select(self, *conditions: ColumnElement[bool] | TextClause, limit: int | None = None) -> list[Purchase]:
-        return await self.db.read(lambda connection: self._rows(connection, *conditions, limit=limit))
+        return await self.db.look(lambda connection: self._rows(connection, *conditions, limit=limit))
 
     @staticmethod
     async def _rows(
@@ -186,7 +212,12 @@ class Ledger:
 
     async def time(self, *, patience: float = PATIENCE) -> datetime:
         """The database's time, UTC; one in trouble is waited for `patience` seconds."""
-        return await in_backroom(self.db.time(patience=patience))
+        if patience != PATIENCE:
+            return await in_backroom(self.db.time(patience=patience))
+        return (await in_backroom(self._now.ask([None])))[None]
+
+    async def _time(self, _: list[None]) -> dict[None, datetime]:
+        return {None: await self.db.time()}
 
     # Buying.
 
@@ -624,12 +655,6 @@ class Ledger:
     def insert(self, table: Any) -> Any:
         """An insert that can say what happens on a conflict, in this database's dialect."""
         return sqlite.insert(table) if self.db.is_sqlite else postgresql.insert(table)
-
-
-def _is_live(account_id: int, edition: str, keys: Sequence[str]) -> ColumnElement[bool]:
-    return and_(
-        purchases.c.account_id == account_id, purchases.c.edition == edition, purchases.c.key.in_(keys), is_live
-    )
 
 
 def _new(name: str) -> ColumnElement[Any]:

@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 AHEAD: Final = 10
 """Purchases that queue in the ledger for a slot."""
-DOWNLOADS: Final = 8
+DOWNLOADS: Final = 16
 SLOTS_FIRST_SECONDS: Final = 10.0
 """A clip waits so long at most while slots are filled: an empty slot is time lost, and the clip is there."""
 

@@ -110,7 +110,9 @@ class Listener:
         if self._binding is not None:
             await self._receive(self._binding)
         self._tasks.append(asyncio.create_task(self._reread()))
-        if server_is_shared():
+        # At an address of its own nobody else receives for it.
+        alone = self._serving is not None and not self._settings.callback_base_url
+        if server_is_shared() and not alone:
             self._tasks.append(asyncio.create_task(self._subscribe()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CONNECT_SECONDS):

@@ -35,6 +35,7 @@ from prefect_kling.gateway.errors import (
     RateLimited,
 )
 from prefect_kling.gateway.requests import OmniVideoRequest
+from prefect_kling.gateway.sharing import SharedClient
 
 __all__ = ["CREATE_SECONDS", "DEFAULT_BASE_URL", "Balance", "KlingClient", "backoff", "never_sent", "tls"]
 
@@ -118,6 +119,7 @@ class KlingClient:
         self._logger = logger
         self._sleep, self._rand, self._clock = sleep, rand, clock
         self._warned: set[str] = set()
+        self._closed = False
         self._common: dict[str, Any] = {
             "transport": transport,
             "timeout": _TIMEOUT,
@@ -129,13 +131,19 @@ class KlingClient:
 
     # Each is made when it is first needed: that takes longer than a call.
     @functools.cached_property
-    def _calls(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(**self._common)
+    def _calls(self) -> SharedClient:
+        self._check_open()
+        return SharedClient.borrow((self.base_url, self._key, self._common["transport"]), self._common)
 
     @functools.cached_property
     def _creates(self) -> httpx.AsyncClient:
+        self._check_open()
         # A kept connection may be dead, and a POST written to it would leave us guessing: creates connect anew.
         return httpx.AsyncClient(**self._common, limits=httpx.Limits(max_keepalive_connections=0))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the client is closed")
 
     def __repr__(self) -> str:
         return f"KlingClient(base_url={self.base_url!r})"
@@ -150,9 +158,11 @@ class KlingClient:
 
     async def aclose(self) -> None:
         """Closes its connections."""
-        for name in ("_calls", "_creates"):
-            if name in vars(self):
-                await vars(self)[name].aclose()
+        self._closed = True
+        if "_calls" in vars(self):
+            await vars(self).pop("_calls").give_back()
+        if "_creates" in vars(self):
+            await vars(self).pop("_creates").aclose()
 
     def validate(self, body: Mapping[str, Any] | OmniVideoRequest) -> OmniVideoRequest:
         """The request that `body` says, checked for this gateway: loopback URLs pass only where it is on loopback.
@@ -238,7 +248,7 @@ class KlingClient:
         async def send() -> dict[str, Any]:
             with file.open("rb") as stream:
                 return self._read(
-                    await self._calls.post(
+                    await self._calls.client.post(
                         f"{self.base_url}/files",
                         files={"file": (file.name, stream, media_type)},
                         timeout=_UPLOAD_TIMEOUT,
@@ -270,7 +280,7 @@ class KlingClient:
 
     async def _get(self, path: str, **params: str) -> dict[str, Any]:
         async def send() -> dict[str, Any]:
-            return self._read(await self._calls.get(f"{self.base_url}{path}", params=params))
+            return self._read(await self._calls.client.get(f"{self.base_url}{path}", params=params))
 
         return await self._repeat(send)
 

@@ -36,6 +36,7 @@ from prefect_kling.ledger.answers import Answer
 from prefect_kling.ledger.backroom import in_backroom
 from prefect_kling.ledger.database import FOR_EVER
 from prefect_kling.ledger.ledger import Ledger, Reserved
+from prefect_kling.ledger.line import Line
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.owners import is_surely_gone
 from prefect_kling.ledger.purchases import Account, Order, Purchase
@@ -57,28 +58,7 @@ Logger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 _logger = logging.getLogger(__name__)
 
 
-@dataclass
-class _Queue:
-    """One process's line for one account's slots.
-
-    Attributes:
-        turn: whoever has it asks for a slot.
-        moved: when somebody last got one.
-        closed: by run, when and why the gateway stopped selling; those who queued before are not sent any more.
-    """
-
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    moved: float = 0.0
-    closed: dict[str, tuple[float, KlingError]] = field(default_factory=dict)
-
-    def refuse(self, run: str, joined: float) -> None:
-        """Raises why the gateway stopped selling to a run, where that was after somebody joined the line."""
-        at, why = self.closed.get(run, (0.0, None))
-        if why is not None and at >= joined:
-            raise why
-
-
-_queues: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Account], _Queue]] = WeakKeyDictionary()
+_lines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, Account], Line]] = WeakKeyDictionary()
 
 
 def _seconds_since_boot() -> float:
@@ -168,19 +148,22 @@ class Buyer:
         found = await self.ledger.find(self.account, order.edition, (order.key, *order.also))
         if found:
             return next(iter(found.values())), False
-        queue, joined = self._queue(), self.clock()
-        async with queue.turn:
+        line, joined = self._line(), self.clock()
+        with line.place() as place:
+            await place.turn()
             looked, said = self.clock(), False
             while True:
-                queue.refuse(order.run, joined)
+                line.refuse(order.run, joined)
                 reserved = await self._reserve(order)
                 if reserved.purchase is not None:
-                    queue.moved = self.clock()
+                    line.moved = self.clock()
                     if reserved.mine:
-                        await self._sells_still(reserved.purchase, queue, joined)
+                        line.seen(reserved.free)
+                        await self._sells_still(reserved.purchase, line, joined)
                     return reserved.purchase, reserved.mine
+                line.seen(0)
                 now = self.clock()
-                if now - max(queue.moved, joined) > self.max_wait:
+                if now - max(line.moved, joined) > self.max_wait:
                     raise GenerationTimeout(
                         f"{order.shot or 'The video'} was not bought: all {self.limits.in_flight} slots of the account "
                         f"were taken for {self.max_wait:g} s and none became free. Run again later, or raise "
@@ -193,6 +176,7 @@ class Buyer:
                     looked = now
                     await self._make_room()
                 await self.sleep(0.1 + 0.2 * self.rand())
+                await place.turn()
 
     async def _reserve(self, order: Order) -> Reserved:
         token = secrets.token_hex(16)
@@ -204,10 +188,10 @@ class Buyer:
                 await self.ledger.happened(purchase, Event.GIVEN_UP, reason="its sender stopped before sending it")
             raise
 
-    async def _sells_still(self, purchase: Purchase, queue: _Queue, joined: float) -> None:
+    async def _sells_still(self, purchase: Purchase, line: Line, joined: float) -> None:
         """Gives a reservation up that got the slot of a purchase whose refusal holds for it too."""
         try:
-            queue.refuse(purchase.order.run, joined)
+            line.refuse(purchase.order.run, joined)
         except KlingError:
             await self.ledger.happened(purchase, Event.GIVEN_UP, reason="the gateway has stopped selling")
             raise
@@ -233,11 +217,11 @@ class Buyer:
 
     async def _sent(self, purchase: Purchase, request: OmniVideoRequest) -> Purchase:
         """Sends our reserved row until there is an outcome. Repeats only what surely bought nothing."""
-        begun, attempt, queue = self.clock(), 0, self._queue()
+        begun, attempt, line = self.clock(), 0, self._line()
         try:
             while True:
                 attempt += 1
-                purchase, trouble = await in_backroom(self._post(purchase, request, queue))
+                purchase, trouble = await in_backroom(self._post(purchase, request, line))
                 if purchase.state is not State.RESERVED:
                     break
                 delay = max(backoff(attempt, self.rand), getattr(trouble, "retry_after", None) or 0.0)
@@ -257,7 +241,7 @@ class Buyer:
         return waited > self.max_wait if isinstance(trouble, RateLimited) else attempt >= NOT_SENT_TRIES
 
     async def _post(
-        self, purchase: Purchase, request: OmniVideoRequest, queue: _Queue
+        self, purchase: Purchase, request: OmniVideoRequest, line: Line
     ) -> tuple[Purchase, KlingError | None]:
         """One POST with the commits around it. Runs in the back room, to its end.
 
@@ -283,7 +267,7 @@ class Buyer:
                 return await self._end(purchase, Event.ANSWER_LOST, error), error
             except KlingError as error:
                 if isinstance(error, STOPS_SELLING):  # before its slot is free for the next in the line
-                    queue.closed[purchase.order.run] = (self.clock(), error)
+                    line.close(purchase.order.run, self.clock(), error)
                 return await self._end(purchase, Event.REFUSED, error), error
             except Exception as error:
                 # Nobody knows what it means for the POST.
@@ -320,9 +304,9 @@ class Buyer:
         said = {} if error is None else {"reason": _reason(error), "error": type(error).__name__}
         return await self.ledger.happened(purchase, event, patience=FOR_EVER, **said)
 
-    def _queue(self) -> _Queue:
-        queues = _queues.setdefault(asyncio.get_running_loop(), {})
-        return queues.setdefault((self.ledger.id, self.account), _Queue())
+    def _line(self) -> Line:
+        lines = _lines.setdefault(asyncio.get_running_loop(), {})
+        return lines.setdefault((self.ledger.id, self.account), Line())
 
 
 def outcome_of(purchase: Purchase) -> Purchase:

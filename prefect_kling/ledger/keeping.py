@@ -93,9 +93,9 @@ class Keeper:
             return purchase
         said = self.clock()
 
-        async def say_so(_: Task) -> None:
+        async def say_so(task: Task) -> None:
             nonlocal said
-            if self.clock() - said >= SAY_SO_EVERY:
+            if not task.ended and self.clock() - said >= SAY_SO_EVERY:
                 said = self.clock()
                 await self.ledger.polled(purchase)
 

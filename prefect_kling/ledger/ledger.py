@@ -51,10 +51,15 @@ class _NoSlot(Exception):
 
 @dataclass(frozen=True)
 class Reserved:
-    """What came of a wish to buy: a row, and whether it is ours to send; no row where no slot is free."""
+    """What came of a wish to buy: a row, and whether it is ours to send; no row where no slot is free.
+
+    Attributes:
+        free: slots that were left then, of a row that is ours.
+    """
 
     purchase: Purchase | None
     mine: bool
+    free: int = 0
 
 
 class Ledger:
@@ -299,7 +304,7 @@ class Ledger:
             lease_until=now + timedelta(seconds=LEASE_SECONDS),
             created_at=now,
         )
-        return Reserved(purchase, mine=True)
+        return Reserved(purchase, mine=True, free=limits.in_flight - in_flight - 1)
 
     async def add(
         self, connection: AsyncConnection, account_id: int, order: Order, token: str, **values: Any
@@ -438,7 +443,7 @@ class Ledger:
                 .values(polled_at=self.db.now, missing_since=since)
             )
 
-        await in_backroom(self.db.write(work))
+        await in_backroom(self.db.change(work))
 
     # Holds.
 

@@ -66,7 +66,9 @@ class FlowProcess:
     @classmethod
     async def start(cls, job: Job, api: str) -> Self:
         """A process that is ready to begin, at a Prefect server."""
-        environment = clean_environment(PREFECT_API_URL=api, PREFECT_HOME=f"{job.folder}/home")
+        home = Path(job.folder) / "home"
+        await asyncio.to_thread(home.mkdir, parents=True, exist_ok=True)
+        environment = clean_environment(PREFECT_API_URL=api, PREFECT_HOME=str(home))
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "benchmarks.flow_process", stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, cwd=_ROOT, env=environment,
@@ -93,11 +95,12 @@ class FlowProcess:
 
 
 async def _run(job: Job) -> Ended:
-    from prefect_kling import KlingCredentials, KlingStudio, Storyboard
+    from prefect_kling import KlingCredentials, KlingStudio
     from prefect_kling.flows import render_storyboard
 
     shots: list[dict[str, Any]] = [
-        {"id": f"s{n}", "prompt": f"Shot {n}"} | ({"in_cut": False} if n >= CUT else {}) for n in range(job.shots)
+        {"id": f"s{n}", "prompt": f"Shot {n} of {job.title}"} | ({"in_cut": False} if n >= CUT else {})
+        for n in range(job.shots)
     ]
     document = {"title": job.title, "defaults": {"aspect_ratio": "16:9", "duration": 3}, "shots": shots}
     studio = KlingStudio(
@@ -108,11 +111,13 @@ async def _run(job: Job) -> Ended:
         poll_interval=POLL_SECONDS,
         receive_on="127.0.0.1:0",
     )
-    board = Storyboard.model_validate(document)
+    # By its path: a thousand shots are more than Prefect takes as a parameter.
+    board = Path(job.folder) / "board.yaml"
+    board.write_text(json.dumps(document))  # JSON is YAML
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     begun = time.perf_counter()
-    state = await render_storyboard(board, studio, return_state=True)
+    state = await render_storyboard(str(board), studio, return_state=True)
     seconds = time.perf_counter() - begun
     rendering = await state.aresult(raise_on_failure=False)
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)

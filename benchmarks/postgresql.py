@@ -38,7 +38,7 @@ class PostgreSQL:
             found = pwd.getpwnam(self._user)
             os.chown(self._folder, found.pw_uid, found.pw_gid)
         self._watch = self._watched()
-        self._run("initdb", "-D", self._data, "-A", "trust", "-U", "kling", "--no-sync")
+        self._run("initdb", "-D", self._data, "-A", "trust", "-U", "kling", "--no-sync", "--encoding=UTF8")
         self.start()
         return self
 

@@ -16,7 +16,7 @@ from benchmarks.flow_process import Ended, FlowProcess, Job
 from benchmarks.gateway_process import gateway_process
 from benchmarks.ledger_process import LedgerProcess
 from benchmarks.postgresql import PostgreSQL
-from benchmarks.prefect_server import PrefectServer, prefect_server
+from benchmarks.prefect_server import MANY_RUNS, PrefectServer, prefect_server
 from benchmarks.row import Row
 
 __all__ = ["measure"]
@@ -39,7 +39,7 @@ async def _measured(folder: Path, server: PostgreSQL) -> list[Row]:
     rows = []
     async with (
         gateway_process(GENERATION_SECONDS) as base_url,
-        prefect_server(folder / "server", server.new_database()) as prefect,
+        prefect_server(folder / "server", server.new_database(), settings=MANY_RUNS) as prefect,
     ):
         one, _ = await _rate(folder / "1", server.new_database(), base_url, prefect, 1)
         before = _cpu(prefect.pid)

@@ -215,6 +215,7 @@ class Shooting:
             generated = await self._waited(submitted, name)
         else:
             async with self.stage.turns:
+                await self.stage.queued()
                 # One that somebody has begun to buy is joined here.
                 bought = await self._bought(order, wording, name, here=found is not None)
                 generated = bought if isinstance(bought, Generated) else await self._waited(bought, name)
@@ -222,11 +223,13 @@ class Shooting:
         return generated.purchase, await self._brought_home(generated, f"{name} · download"), False
 
     async def _waited(self, submitted: Submitted, name: str) -> Generated:
-        # It is not asked about sooner anyway, and whatever calls back meanwhile is in the ledger.
-        await self.stage.slots_filled(self.stage.desk.settings.poll_interval)
-        called = ", which calls back" if self.stage.is_called else ""
-        tell(name, "generating", f"task {submitted.task_id}{called}")
-        return self.stage.kept(await named(wait_for_video, f"{name} · generate")(submitted, self.stage.studio))
+        stage = self.stage
+        with stage.generating():
+            # It is not asked about sooner anyway, and whatever calls back meanwhile is in the ledger.
+            await stage.slots_filled(stage.desk.settings.poll_interval)
+            called = ", which calls back" if stage.is_called else ""
+            tell(name, "generating", f"task {submitted.task_id}{called}")
+            return stage.kept(await named(wait_for_video, f"{name} · generate")(submitted, stage.studio))
 
     async def _brought_home(self, generated: Generated, name: str) -> Clip:
         await self.stage.slots_filled()

@@ -30,8 +30,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-AHEAD: Final = 10
-"""Purchases that queue in the ledger for a slot."""
+LEAST_AHEAD: Final = 10
+"""Purchases that queue for a slot, at least; else as many as there are slots, since many may come free at once."""
 DOWNLOADS: Final = 16
 SLOTS_FIRST_SECONDS: Final = 10.0
 """A clip waits so long at most while slots are filled: an empty slot is time lost, and the clip is there."""
@@ -43,8 +43,9 @@ class Stage:
     Attributes:
         till_closed: why nothing more is bought in this run.
         is_called: whether the gateway calls at a generation's end.
-        turns: to be bought and generated, as many as the account has slots, and a few that wait for the ledger to give
-            them one: a thousand tasks that begin at once would keep those waiting that are under way.
+        turns: to be bought and generated, as many as the account has slots, and those that queue for one: a thousand
+            tasks that begin at once would keep those waiting that are under way.
+        downloads: to be fetched.
     """
 
     def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
@@ -54,9 +55,10 @@ class Stage:
         self.till_closed: KlingError | None = None
         settings = self.desk.settings
         self.is_called = bool(settings.callback_base_url or settings.receive_on)
-        self.turns = asyncio.Semaphore(self.desk.limits.in_flight + AHEAD)
+        self._slots, self._buying, self._generating = self.desk.limits.in_flight, 0, 0
+        self.turns = asyncio.Semaphore(self._slots + max(LEAST_AHEAD, self._slots))
         self.downloads = asyncio.Semaphore(DOWNLOADS)
-        self._buying, self._filled = 0, asyncio.Event()
+        self._filled = asyncio.Event()
         self._filled.set()
         self._results: list[object] = []
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
@@ -65,21 +67,35 @@ class Stage:
     @contextmanager
     def buying(self) -> Iterator[None]:
         """A purchase is on its way to the gateway for as long as the block lasts."""
-        self._bought_at_once(1)
+        self._moved(buying=1)
         try:
             yield
         finally:
-            self._bought_at_once(-1)
+            self._moved(buying=-1)
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """The gateway generates a video for as long as the block lasts."""
+        self._moved(generating=1)
+        try:
+            yield
+        finally:
+            self._moved(generating=-1)
 
     async def slots_filled(self, most: float = SLOTS_FIRST_SECONDS) -> None:
-        """Waits while more purchases are on their way than queue for a slot, so many seconds at most."""
+        """Waits while slots are empty that purchases are on their way to, so many seconds at most."""
         with suppress(TimeoutError):
             async with asyncio.timeout(most):
                 await self._filled.wait()
 
-    def _bought_at_once(self, more: int) -> None:
-        self._buying += more
-        if self._buying > AHEAD:
+    async def queued(self) -> None:
+        """Waits likewise where there are purchases enough for all slots."""
+        if self._buying + self._generating > self._slots:
+            await self.slots_filled()
+
+    def _moved(self, *, buying: int = 0, generating: int = 0) -> None:
+        self._buying, self._generating = self._buying + buying, self._generating + generating
+        if self._generating < self._slots and self._buying > LEAST_AHEAD:
             self._filled.clear()
         else:
             self._filled.set()

@@ -105,10 +105,14 @@ def prefect_server() -> Iterator[str]:
     from prefect.settings import get_current_settings
     from prefect.testing.utilities import prefect_test_harness
 
+    from benchmarks.prefect_server import MANY_RUNS
+
     with pytest.MonkeyPatch.context() as patch:
         # Tests talk to nobody but this machine.
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "1")
+        for name, value in MANY_RUNS.items():
+            patch.setenv(name, value)
         with prefect_test_harness(server_startup_timeout=90):
             url = get_current_settings().api.url
             assert url is not None

@@ -110,13 +110,16 @@ class Listener:
         if self._binding is not None:
             await self._receive(self._binding)
         self._tasks.append(asyncio.create_task(self._reread()))
-        # At an address of its own nobody else receives for it.
-        alone = self._serving is not None and not self._settings.callback_base_url
-        if server_is_shared() and not alone:
+        if server_is_shared() and not self._alone:
             self._tasks.append(asyncio.create_task(self._subscribe()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     await self._connected.wait()
+
+    @property
+    def _alone(self) -> bool:
+        """Whether it receives all calls itself: at an address of its own nobody else does."""
+        return self._serving is not None and not self._settings.callback_base_url
 
     async def close(self) -> None:
         """Ends all of it; runs in the back room."""
@@ -214,7 +217,7 @@ class Listener:
         while True:
             await asyncio.sleep(REREAD_SECONDS)
             now, last = time.monotonic(), read
-            if self._connected.is_set() and now - last < REREAD_SECONDS_WITH_EVENTS:
+            if (self._connected.is_set() or self._alone) and now - last < REREAD_SECONDS_WITH_EVENTS:
                 continue
             if not self._alarms:
                 read = now  # who sets one looks for what was said before

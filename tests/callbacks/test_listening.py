@@ -303,6 +303,17 @@ async def test_the_event_of_a_receiver_elsewhere_wakes_who_waits(
         assert await alarm.wait(SOON)
 
 
+@pytest.mark.parametrize(("base", "hears"), [("", False), (BASE, True)])
+async def test_who_receives_alone_at_an_address_is_told_of_nothing_by_events(
+    prefect_server: str, settings: StudioSettings, base: str, *, hears: bool
+) -> None:
+    # At a public address a proxy may hand calls to other receivers too.
+    ours = await desk(replace(settings, callback_base_url=base, receive_on="127.0.0.1:0"))
+    listener = await listener_of(ours)
+    assert listener is not None
+    assert listener.hears_events is hears
+
+
 async def test_the_event_of_another_ledger_wakes_nobody(
     ours: Desk, bought: Bought, prefect_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

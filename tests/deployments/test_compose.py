@@ -12,6 +12,7 @@ import prefect.settings
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.prefect_server import MANY_RUNS
 from prefect_kling.blocks.environment import KlingEnvironment
 from prefect_kling.cli_init import FILES
 
@@ -52,6 +53,12 @@ def test_each_setting_is_known() -> None:
             )
             assert known, variable
     assert not hasattr(prefect.settings, "PREFECT_NO_SUCH_SETTING")
+
+
+def test_its_server_is_set_as_it_was_measured() -> None:
+    assert SERVICES["prefect"]["environment"].items() >= MANY_RUNS.items()
+    # Prefect 3.8 cuts the seconds off at the point, and half a second becomes a loop without a pause.
+    assert all(value.isdecimal() and int(value) for value in MANY_RUNS.values())
 
 
 def test_only_workers_have_the_key_and_nobody_has_it_written_down() -> None:

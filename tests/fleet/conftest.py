@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.gateway_process import gateway_process
 from benchmarks.postgresql import PostgreSQL
-from benchmarks.prefect_server import PrefectServer, prefect_server
+from benchmarks.prefect_server import MANY_RUNS, PrefectServer, prefect_server
 from benchmarks.receivers import ReceiverProcess, clean_environment, receiving
 from benchmarks.s3_server import S3Server
 from prefect_kling import KlingCredentials, KlingStudio
@@ -133,7 +133,7 @@ async def fleet(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(gateway_process(2.0, "each"))
         s3 = stack.enter_context(S3Server())
-        prefect = await stack.enter_async_context(prefect_server(folder / "server", database))
+        prefect = await stack.enter_async_context(prefect_server(folder / "server", database, settings=MANY_RUNS))
         receiver = await stack.enter_async_context(receiving(folder, ledger, {"PREFECT_API_URL": prefect.api}))
         made = Fleet(folder, prefect, gateway, (ledger, database), s3.new_bucket(), s3, receiver)
         stack.callback(_end, made)

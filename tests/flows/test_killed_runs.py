@@ -184,8 +184,8 @@ async def test_a_run_that_is_stopped_can_be_retried_by_prefect_and_pays_only_for
         process = await started(board, env)
         await reached(process, "generating")
         process.send_signal(stop)
-        await process.communicate()
-        assert process.returncode == 130
+        out, said = await process.communicate()
+        assert process.returncode == 130, (out + said).decode()
         flow_run = await _scheduled_again(env)
         # As a worker does it; `prefect flow-run retry --entrypoint` of Prefect 3.8 never awaits an async flow.
         retried = await asyncio.create_subprocess_exec(

@@ -23,7 +23,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Error, Page, Response, async_playwright, expect
 
 from benchmarks.postgresql import PostgreSQL
-from benchmarks.prefect_server import prefect_server
+from benchmarks.prefect_server import MANY_RUNS, prefect_server
 from benchmarks.receivers import clean_environment
 from prefect_kling.simulator.clock import ManualClock
 from prefect_kling.simulator.config import SimulatorConfig
@@ -139,7 +139,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory, postgresql: PostgreSQL
     async with (
         running(config, clock=clock) as gateway,
         # On SQLite it answers 503 now and then while the machine is busy, and its pages do not ask again.
-        prefect_server(folder / "server", postgresql.new_database(), ui=True) as prefect,
+        prefect_server(folder / "server", postgresql.new_database(), ui=True, settings=MANY_RUNS) as prefect,
         _served(folder, prefect.api, gateway.base_url) as deployment,
         async_playwright() as playwright,
     ):

@@ -135,6 +135,8 @@ async def test_twelve_shots_become_a_film_and_nothing_tells_a_secret(fleet: Flee
             own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
             artifacts = await client.read_artifacts(artifact_filter=own)
             assert {str(one.key) for one in artifacts} >= {"shots-twelve", "film-twelve", "sheet-twelve"}
+            # Automations and whoever reads of the film next week need its events in the database.
+            await until(lambda: events_of(client, "kling.film.rendered"), "the film's event")
     told = fleet.logs() + "".join(dumped(url) for url in fleet.databases)
     assert "Bought shot" in told
     password = fleet.s3.secret
@@ -162,6 +164,12 @@ async def bought(fleet: Fleet, creates: int) -> None:
         return bool((await fleet.stats())["creates"] >= creates)
 
     await until(enough, f"{creates} creates")
+
+
+async def events_of(client: PrefectClient, name: str) -> int:
+    """How many of these events the server has kept."""
+    wanted = {"filter": {"event": {"name": [name]}}, "limit": 1}
+    return int((await client.request("POST", "/events/filter", json=wanted)).json()["total"])
 
 
 def dumped(url: str) -> str:

@@ -119,7 +119,7 @@ async def _run(job: Job) -> Ended:
     begun = time.perf_counter()
     state = await render_storyboard(str(board), studio, return_state=True)
     seconds = time.perf_counter() - begun
-    rendering = await state.aresult(raise_on_failure=False)
+    rendering: Any = await state.aresult(raise_on_failure=False)
     if isinstance(rendering, Exception):
         raise rendering
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)

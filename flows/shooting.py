@@ -214,8 +214,8 @@ class Shooting:
             submitted = Submitted(purchase=found.id, task_id=str(found.task_id))
             generated = await self._waited(submitted, name)
         else:
-            async with self.stage.turns:
-                await self.stage.queued()
+            async with self.stage.slots.turns:
+                await self.stage.slots.queued()
                 # One that somebody has begun to buy is joined here.
                 bought = await self._bought(order, wording, name, here=found is not None)
                 generated = bought if isinstance(bought, Generated) else await self._waited(bought, name)
@@ -224,16 +224,16 @@ class Shooting:
 
     async def _waited(self, submitted: Submitted, name: str) -> Generated:
         stage = self.stage
-        with stage.generating():
+        with stage.slots.generating():
             # It is not asked about sooner anyway, and whatever calls back meanwhile is in the ledger.
-            await stage.slots_filled(stage.desk.settings.poll_interval)
+            await stage.slots.filled(stage.desk.settings.poll_interval)
             called = ", which calls back" if stage.is_called else ""
             tell(name, "generating", f"task {submitted.task_id}{called}")
             return stage.kept(await named(wait_for_video, f"{name} · generate")(submitted, stage.studio))
 
     async def _brought_home(self, generated: Generated, name: str) -> Clip:
-        await self.stage.slots_filled()
-        async with self.stage.downloads:
+        await self.stage.slots.filled()
+        async with self.stage.slots.downloads:
             return await named(download_video, name)(generated, self.stage.studio)
 
     async def _bought(self, order: Order, wording: int, name: str, *, here: bool) -> Submitted | Generated:
@@ -254,7 +254,7 @@ class Shooting:
                 )
                 if made is not None:
                     return stage.kept(made)
-            with stage.buying():
+            with stage.slots.buying():
                 return stage.kept(
                     await named(create_video, f"{name} · create")(
                         request.body(), stage.studio, order=order, budget=budget, wait_for=origins

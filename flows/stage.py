@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task
 
@@ -15,6 +14,7 @@ from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import Clip
 from prefect_kling.flows.preparing import Prepared
 from prefect_kling.flows.reckoning import Choice
+from prefect_kling.flows.slots import Slots
 from prefect_kling.gateway.addresses import is_loopback_url
 from prefect_kling.gateway.errors import InvalidRequest, KlingError
 from prefect_kling.gateway.limits import VideoFacts, video_refusal
@@ -30,22 +30,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-LEAST_AHEAD: Final = 10
-"""Purchases that queue for a slot, at least; else as many as there are slots, since many may come free at once."""
-DOWNLOADS: Final = 16
-SLOTS_FIRST_SECONDS: Final = 10.0
-"""A clip waits so long at most while slots are filled: an empty slot is time lost, and the clip is there."""
-
-
 class Stage:
     """One run's shared state.
 
     Attributes:
         till_closed: why nothing more is bought in this run.
         is_called: whether the gateway calls at a generation's end.
-        turns: to be bought and generated, as many as the account has slots, and those that queue for one: a thousand
-            tasks that begin at once would keep those waiting that are under way.
-        downloads: to be fetched.
+        slots: whose turn it is.
     """
 
     def __init__(self, prepared: Prepared, studio: KlingStudio) -> None:
@@ -55,50 +46,10 @@ class Stage:
         self.till_closed: KlingError | None = None
         settings = self.desk.settings
         self.is_called = bool(settings.callback_base_url or settings.receive_on)
-        self._slots, self._buying, self._generating = self.desk.limits.in_flight, 0, 0
-        self.turns = asyncio.Semaphore(self._slots + max(LEAST_AHEAD, self._slots))
-        self.downloads = asyncio.Semaphore(DOWNLOADS)
-        self._filled = asyncio.Event()
-        self._filled.set()
+        self.slots = Slots(self.desk.limits.in_flight, elsewhere=prepared.elsewhere is not None)
         self._results: list[object] = []
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}
-
-    @contextmanager
-    def buying(self) -> Iterator[None]:
-        """A purchase is on its way to the gateway for as long as the block lasts."""
-        self._moved(buying=1)
-        try:
-            yield
-        finally:
-            self._moved(buying=-1)
-
-    @contextmanager
-    def generating(self) -> Iterator[None]:
-        """The gateway generates a video for as long as the block lasts."""
-        self._moved(generating=1)
-        try:
-            yield
-        finally:
-            self._moved(generating=-1)
-
-    async def slots_filled(self, most: float = SLOTS_FIRST_SECONDS) -> None:
-        """Waits while slots are empty that purchases are on their way to, so many seconds at most."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(most):
-                await self._filled.wait()
-
-    async def queued(self) -> None:
-        """Waits likewise where there are purchases enough for all slots."""
-        if self._buying + self._generating > self._slots:
-            await self.slots_filled()
-
-    def _moved(self, *, buying: int = 0, generating: int = 0) -> None:
-        self._buying, self._generating = self._buying + buying, self._generating + generating
-        if self._generating < self._slots and self._buying > LEAST_AHEAD:
-            self._filled.clear()
-        else:
-            self._filled.set()
 
     def kept(self, result: R) -> R:
         """A task's result, kept to the end of the run.

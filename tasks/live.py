@@ -1,8 +1,8 @@
 """What a running task's bar in the Prefect UI says: Queued, Generating, Downloading.
 
-Decoration: what cannot be said is told at debug. A task's record appears on the server some 0.3 s after it has begun,
-so tasks that are done sooner say nothing. A task that ends waits for the one call that may be under way: heard later,
-it would take the place of the task's final state.
+Decoration: what cannot be said is told at debug. A task's record appears on the server some 0.3 s after it has begun, or
+after 1 to 2 s where it writes many together; tasks that are done sooner say nothing. A task that ends waits for the one
+call that may be under way: heard later, it would take the place of the task's final state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Running
 
@@ -27,7 +27,8 @@ from prefect_kling.media.cancelling import until_ended
 __all__ = ["Live", "live_state"]
 
 PAUSE: Final = 0.3
-TRIES: Final = 7
+TRIES: Final = 10
+NOT_FOUND: Final = 404
 CALL_SECONDS: Final = 5.0
 MOST_AT_ONCE: Final = 2
 """Calls of one process: a thousand tasks that change at once must not be what its server is busy with."""
@@ -86,9 +87,9 @@ class Live:
             async with asyncio.timeout(CALL_SECONDS), get_client() as client:
                 state: State[None] = Running(name=name, message=message or None)
                 await client.set_task_run_state(self._task_run, state, force=True)
-        except ObjectNotFound:
-            return False
         except Exception as error:  # noqa: BLE001 - see the module: decoration
+            if isinstance(error, PrefectHTTPStatusError) and error.response.status_code == NOT_FOUND:
+                return False
             get_run_logger().debug("%s could not be shown: %s: %s", name, type(error).__name__, error)
         self._said = wanted
         return True

@@ -1,8 +1,8 @@
 """What a running task's bar in the Prefect UI says: Queued, Generating, Downloading.
 
-Decoration: what cannot be said is told at debug. A task's record appears on the server some 0.3 s after it has begun, or
-after 1 to 2 s where it writes many together; tasks that are done sooner say nothing. A task that ends waits for the one
-call that may be under way: heard later, it would take the place of the task's final state.
+Decoration: what cannot be said is told at debug. A task's record appears on the server some 0.3 s after it has begun,
+or after 1 to 2 s where it writes many together; tasks that are done sooner say nothing. A task that ends waits for the
+one call that may be under way: heard later, it would take the place of the task's final state.
 """
 
 from __future__ import annotations

@@ -24,10 +24,9 @@ async def names_of(task_run: UUID) -> list[str]:
         while True:
             try:
                 states = await client.read_task_run_states(task_run)
-                run = await client.read_task_run(task_run)
             except ObjectNotFound:
                 states = []
-            if states and run.state is not None and run.state.is_final():
+            if any(state.is_final() for state in states):
                 return [str(state.name) for state in sorted(states, key=lambda state: state.timestamp)]
             await asyncio.sleep(0.1)
 

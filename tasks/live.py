@@ -72,14 +72,16 @@ class Live:
 
     async def _heard(self) -> bool:
         """One call to the server; whether there is no use in another."""
-        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MOST_AT_ONCE)):
-            self._calling, begun = True, time.monotonic()
-            try:
-                heard = await self._tried()
-            finally:
-                self._calling = False
-            await asyncio.sleep(PAUSES * (time.monotonic() - begun))
-            return heard
+        loop = asyncio.get_running_loop()
+        turns = _turns.setdefault(loop, asyncio.Semaphore(MOST_AT_ONCE))
+        await turns.acquire()
+        self._calling, begun = True, time.monotonic()
+        try:
+            return await self._tried()
+        finally:
+            self._calling = False
+            # It is the turn that pauses: a task that has said something may end.
+            loop.call_later(PAUSES * (time.monotonic() - begun), turns.release)
 
     async def _tried(self) -> bool:
         name, message = wanted = self._wanted

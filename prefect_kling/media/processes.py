@@ -71,14 +71,7 @@ async def run(
         OSError: the program cannot be started.
         ValueError: it wrote more than 16 MB to standard output.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
-    )
+    process = await _started(command)
     timed_out = False
     stderr = bytearray()
     pipes = [
@@ -95,14 +88,35 @@ async def run(
     except TimeoutError:
         timed_out = True
     finally:
-        # Also after its own end: it may have left children in its session, and those hold the pipes open.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
         await until_ended(_over(process, pipes))
     return Ended(await process.wait(), timed_out, stderr.decode(errors="replace"))
 
 
-async def _over(process: asyncio.subprocess.Process, pipes: Sequence[asyncio.Future[None]]) -> None:
+async def _started(command: Sequence[str]) -> asyncio.subprocess.Process:
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ},
+        )
+    )
+    try:
+        # Cancelled before all pipes are open, asyncio waits for ever for the end of the child.
+        await until_ended(starting)
+    except asyncio.CancelledError:
+        if not starting.cancelled() and starting.exception() is None:
+            await until_ended(_over(starting.result()))
+        raise
+    return starting.result()
+
+
+async def _over(process: asyncio.subprocess.Process, pipes: Sequence[asyncio.Future[None]] = ()) -> None:
+    # Also after its own end: it may have left children in its session, and those hold the pipes open.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     await asyncio.gather(*pipes, return_exceptions=True)
     # asyncio tells that a process is over once its pipes are read to their end, also where nobody reads on.
     for pipe in (_opened(process.stdout), _opened(process.stderr)):

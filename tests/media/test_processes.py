@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +39,19 @@ async def test_a_child_that_talks_is_ended_when_nobody_waits_any_more() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_child_is_ended_whenever_its_caller_is(steps: int, tmp_path: Path) -> None:
+    """Also in the middle of its start: asyncio waits for ever for a child that it has half connected."""
+    task = asyncio.create_task(run(["sh", "-c", f"sleep 300 # {tmp_path}"], timeout=300))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task], timeout=20)
+    assert task.cancelled()
+    assert str(tmp_path) not in "".join(found.read_text(errors="replace") for found in _command_lines())
+
+
+def _command_lines() -> Iterator[Path]:
+    return Path("/proc").glob("[0-9]*/cmdline")

@@ -84,8 +84,7 @@ async def render_approved(prepare: Prepare, render: Render, wish: Wish, approve:
             if cut is None or not await cut.takes_back(error):
                 raise
             continue
-        # What a review wants taken again was approved with that review.
-        if plan is not None and not (cut and cut.has_begun) and not await plan.approved(prepared):
+        if plan is not None and not (cut and cut.covers(prepared)) and not await plan.approved(prepared):
             continue
         try:
             rendering = await render(prepared, None if cut is None else cut.review(prepared))
@@ -103,23 +102,27 @@ class _PlanApproval:
     async def approved(self, prepared: Prepared) -> bool:
         """Whether what is about to be bought was approved; where it had to be asked, all is to be looked up anew."""
         title = prepared.document.storyboard.title
-        if not prepared.micro_usd:
+        if not prepared.may_buy:
             get_run_logger().info("There is nothing to buy for %s, so its plan needs no approval", title)
             return True
+        spent = await _spent(prepared)
+        # A retry has bought some of what was approved.
+        most = spent.run + prepared.micro_usd
         why, asked = "", await self._questions.last()
         if asked is not None and asked.said is not None and not asked.is_used_up:
             await self._not_declined(asked, title)
             if asked.facts["document"] != prepared.document.digest:
                 why = "The storyboard has changed since its plan was approved."
-            elif prepared.micro_usd > int(asked.facts["micro_usd"]):
+            elif most > int(asked.facts["micro_usd"]):
                 before = shown(int(asked.facts["micro_usd"]))
-                why = f"It costs more than was approved, which was at most {before}."
+                why = "With what this run has bought it costs" if spent.run else "It costs"
+                why += f" more than was approved, which was at most {before}."
             else:
                 get_run_logger().info("The plan of %s was approved (%s)", title, asked.key)
                 return True
-        facts = {"document": prepared.document.digest, "micro_usd": prepared.micro_usd}
+        facts = {"document": prepared.document.digest, "micro_usd": most}
         asked = await self._questions.ask(
-            plan_form(prepared, await _spent(prepared), why),
+            plan_form(prepared, spent, why),
             facts,
             f"The plan of {title}, {shown(prepared.micro_usd)} at most,",
             "Nothing was bought. Retry the run, or start another one, to be asked again",
@@ -141,10 +144,15 @@ class _CutApproval:
         self._last: Asked | None = None
         self._why = ""
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether a review was asked for before, so that all clips were there once."""
-        return self._last is not None
+    def covers(self, prepared: Prepared) -> bool:
+        """Whether all that is to be bought was approved with the last review: its retakes, and what is made of them."""
+        if self._last is None or self._last.facts["document"] != prepared.document.digest:
+            return False
+        again = set(prepared.reckoner.retakes)
+        for shot in prepared.plan.order:
+            if again.intersection(shot.needs):
+                again.add(shot.id)
+        return all(shot in again for shot, standing in prepared.standings.items() if standing.to_buy)
 
     async def wish(self, wish: Wish) -> Wish:
         """What is to be made now: what the run was asked for, or once that was there, the retakes of a review."""
@@ -169,7 +177,7 @@ class _CutApproval:
         """What is to be done before the join."""
 
         async def review(cutting: Cutting, outcomes: Sequence[ShotOutcome]) -> None:
-            facts = {"clips": _digest(outcomes)}
+            facts = {"clips": _digest(outcomes), "document": prepared.document.digest}
             asked = self._last
             while True:
                 if asked is not None and asked.said is not None and not asked.is_used_up:
@@ -180,7 +188,7 @@ class _CutApproval:
                     elif asked.said["decision"] == "retake":
                         if asked is not self._last:
                             raise _TakenAgain(f"{', '.join(asked.said['retake'])}: taken again ({asked.key})")
-                    elif asked.facts == facts:
+                    elif asked.facts["clips"] == facts["clips"]:
                         get_run_logger().info("The cut was approved (%s)", asked.key)
                         return
                     else:

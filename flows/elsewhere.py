@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -30,17 +29,16 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.flows.errands import Errand
+from prefect_kling.flows.errands import Errand, newest
 from prefect_kling.flows.progress import tell
 from prefect_kling.gateway import errors
 from prefect_kling.gateway.client import backoff
 from prefect_kling.gateway.errors import KlingError, LedgerUnavailable, StoryboardError
 from prefect_kling.ledger import states
 from prefect_kling.ledger.buying import as_before
-from prefect_kling.ledger.database import chunks
 from prefect_kling.ledger.desk import Desk
+from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.purchases import Order, Purchase
-from prefect_kling.ledger.schema import purchases
 from prefect_kling.tasks.live import live_state
 from prefect_kling.tasks.results import Generated
 
@@ -48,6 +46,8 @@ __all__ = ["DEPLOYMENT", "Alone", "Elsewhere", "concluded", "make_elsewhere", "p
 
 DEPLOYMENT: Final = "generate-video/video"
 LOOK_EVERY: Final = 2.0
+ANSWER_SECONDS: Final = 10.0
+"""For what Prefect's server is asked at each look: its client repeats for minutes, and the ledger tells meanwhile."""
 STARTS_AT_ONCE: Final = 3
 """Prefect's server on SQLite takes some 2 s to write down a run of another one, however many are begun at a time."""
 UNHEARD_SECONDS: Final = 60.0
@@ -60,7 +60,7 @@ SERVER_PATIENCE: Final = 300.0
 """Seconds that a Prefect server which does not answer is asked again to start a run."""
 _MOST_RUNS: Final = 100
 _CANCEL_SECONDS: Final = 10.0
-_NO_ANSWER: Final = (httpx.TransportError, PrefectHTTPStatusError)
+_NO_ANSWER: Final = (httpx.TransportError, PrefectHTTPStatusError, TimeoutError)
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,19 @@ Conclusion: TypeAlias = Generated | KlingError | Alone
 """What became of a take elsewhere: it is made, or it failed as it would have here, or nobody there will tell."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Watched:
     """A take that is being made elsewhere.
 
     Attributes:
         errand: what was asked.
-        run: that was asked.
-        before: the newest row of its key before that; what ended then says nothing.
+        run: that was asked; of shots that are one purchase it is the same.
         row, state: as last seen.
         heard: when something last changed, on the monotonic clock.
     """
 
     errand: Errand
     run: UUID
-    before: int
     row: Purchase | None = None
     state: State[Any] | None = None
     heard: float = field(default_factory=time.monotonic)
@@ -142,7 +140,7 @@ class Elsewhere:
         self._desk, self._deployment, self._studio = desk, deployment, studio
         self._pool = deployment.work_pool_name
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
-        self._watched: dict[UUID, _Watched] = {}
+        self._watched: list[_Watched] = []
         self._watching: asyncio.Task[None] | None = None
         self._workers = True
 
@@ -187,30 +185,33 @@ class Elsewhere:
                 )
             return there
 
-    async def made(self, name: str, order: Order, budget: Decimal | None, request: dict[str, Any]) -> Conclusion:
+    async def made(self, name: str, order: Order, limits: Limits, request: dict[str, Any]) -> Conclusion:
         """Has a take made, and waits for what becomes of it.
 
         Args:
             name: of the take, for people.
             order: of the take.
-            budget: USD that this run may spend, in place of the studio's.
+            limits: of this run.
             request: the body to send for it.
         """
-        errand = Errand.of(self._desk, order, budget)
-        before = await _newest(self._desk, [errand])
+        before = (await newest(self._desk, [order])).get(order.key)
+        context = FlowRunContext.get()
+        attempt = context.flow_run.run_count if context is not None and context.flow_run is not None else 1
+        # What had ended before says nothing.
+        errand = Errand.of(self._desk, order, limits, before=before.id if before else 0, attempt=attempt)
         run = await self._started(errand, request)
         if isinstance(run, Alone):
             return run
-        watched = _Watched(errand, run, max((row.id for row in before.values()), default=0))
-        self._watched[run] = watched
+        watched = _Watched(errand, run)
+        self._watched.append(watched)
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
         try:
             return await self._conclusion(name, watched)
         finally:
-            del self._watched[run]
+            self._watched.remove(watched)
             begun = watched.state is not None and watched.state.type not in (StateType.SCHEDULED, StateType.PENDING)
-            if watched.row is None and not begun:
+            if watched.row is None and not begun and all(other.run != run for other in self._watched):
                 await self._unasked(run)
 
     async def _conclusion(self, name: str, watched: _Watched) -> Conclusion:
@@ -241,8 +242,7 @@ class Elsewhere:
 
     async def _started(self, errand: Errand, request: dict[str, Any]) -> UUID | Alone:
         """Starts a run, again where the server did not answer: of one key there is one run."""
-        order, context = errand.order, FlowRunContext.get()
-        again = context.flow_run.run_count if context is not None and context.flow_run is not None else 0
+        order = errand.order
         wording = order.key.rpartition("#")[0][-12:]
         begun, attempt = time.monotonic(), 0
         while True:
@@ -260,7 +260,7 @@ class Elsewhere:
                         flow_run_name=errand.name,
                         timeout=0,
                         as_subflow=True,
-                        idempotency_key=f"{order.run}:{order.shot}:{order.take}:{wording}:{again}",
+                        idempotency_key=f"{order.run}:{order.shot}:{order.take}:{wording}:{errand.attempt}",
                     )
             except ObjectNotFound:
                 return Alone(f"cannot be begun: there is no deployment {DEPLOYMENT} any more")
@@ -280,23 +280,25 @@ class Elsewhere:
         silent = False
         while self._watched:
             try:
-                rows = await _newest(self._desk, [watched.errand for watched in self._watched.values()])
-                for watched in self._watched.values():
+                rows = await newest(self._desk, [watched.errand.order for watched in self._watched])
+                for watched in self._watched:
                     _heard(watched, rows.get(watched.errand.order.key), watched.state)
+                    watched.moved.set()
             except LedgerUnavailable as error:
                 get_run_logger().warning("%s", error)
             try:
-                async with get_client() as client:
-                    found = await _states(client, list(self._watched))
+                async with asyncio.timeout(ANSWER_SECONDS), get_client() as client:
+                    found = await _states(client, list({watched.run for watched in self._watched}))
                     self._workers = await self._has_workers(client)
-                for watched in self._watched.values():
+                for watched in self._watched:
                     _heard(watched, watched.row, found.get(watched.run))
                 silent = False
             except _NO_ANSWER as error:
                 if not silent:
-                    get_run_logger().warning("Prefect's server does not answer: %s. It is asked again", error)
+                    said = f": {error}" if str(error) else ""
+                    get_run_logger().warning("Prefect's server does not answer%s. It is asked again", said)
                 silent = True
-            for watched in self._watched.values():
+            for watched in self._watched:
                 watched.moved.set()
             await asyncio.sleep(LOOK_EVERY)
 
@@ -315,13 +317,13 @@ class Elsewhere:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS), get_client() as client:
                 await client.set_flow_run_state(run, state)
-        except (*_NO_ANSWER, ObjectNotFound, TimeoutError) as error:
+        except (*_NO_ANSWER, ObjectNotFound) as error:
             get_run_logger().warning("A run that is not needed could not be cancelled: %s", error)
 
 
 @task(name="make elsewhere", cache_policy=NO_CACHE)
 async def make_elsewhere(
-    elsewhere: Elsewhere, name: str, request: dict[str, Any], order: Order, budget: Decimal | None
+    elsewhere: Elsewhere, name: str, request: dict[str, Any], order: Order, limits: Limits
 ) -> Generated | None:
     """Has one take made on another machine; see `Elsewhere.made` for the arguments.
 
@@ -331,7 +333,7 @@ async def make_elsewhere(
     Raises:
         KlingError: as the run there ended.
     """
-    found = await elsewhere.made(name, order, budget, request)
+    found = await elsewhere.made(name, order, limits, request)
     if isinstance(found, KlingError):
         raise found
     if isinstance(found, Generated):
@@ -344,22 +346,6 @@ async def make_elsewhere(
     return None
 
 
-async def _newest(desk: Desk, errands: Iterable[Errand]) -> dict[str, Purchase]:
-    """The newest row of each errand's key, ended ones included."""
-    wanted = list(errands)
-    if not wanted:
-        return {}
-    found: dict[str, Purchase] = {}
-    for keys in chunks([errand.order.key for errand in wanted]):
-        rows = await desk.ledger.of_account(
-            desk.account, purchases.c.edition == wanted[0].order.edition, purchases.c.key.in_(keys)
-        )
-        for row in rows:
-            if row.order.key not in found or found[row.order.key].id < row.id:
-                found[row.order.key] = row
-    return found
-
-
 async def _states(client: PrefectClient, runs: list[UUID]) -> Mapping[UUID, State[Any] | None]:
     found: dict[UUID, State[Any] | None] = {}
     for start in range(0, len(runs), _MOST_RUNS):
@@ -370,7 +356,7 @@ async def _states(client: PrefectClient, runs: list[UUID]) -> Mapping[UUID, Stat
 
 def _heard(watched: _Watched, row: Purchase | None, state: State[Any] | None) -> None:
     """Takes in what is seen of a take; a row that was there before says nothing."""
-    row = row if row is not None and row.id > watched.before else None
+    row = row if row is not None and row.id > watched.errand.before else None
     if (row, state and state.id) != (watched.row, watched.state and watched.state.id):
         watched.row, watched.state, watched.heard = row, state, time.monotonic()
 

@@ -79,7 +79,6 @@ class Prepared:
     reckoner: Reckoner
     standings: Mapping[str, Standing]
     limits: Limits
-    budget: Decimal | None
     only: tuple[str, ...] = ()
     elsewhere: Elsewhere | None = None
 
@@ -87,6 +86,13 @@ class Prepared:
     def micro_usd(self) -> int:
         """The most that rendering it will cost."""
         return sum(standing.micro_usd for standing in self.standings.values())
+
+    @property
+    def may_buy(self) -> bool:
+        """Whether rendering it may cost money: now, or once clips that nobody has looked at fail their checks."""
+        return self.micro_usd > 0 or any(
+            shot.max_retakes and self.standings[shot.id].is_unseen for shot in self.plan.shots
+        )
 
     @property
     def usd(self) -> Decimal:
@@ -144,7 +150,6 @@ async def prepare(
         reckoner=reckoner,
         standings=await standings(reckoner),
         limits=limits,
-        budget=wish.budget,
         only=tuple(shot.id for shot in reckoner.planned.shots if shot.id in wish.only),
     )
     await _check_budgets(prepared)
@@ -175,7 +180,8 @@ async def reckoned(
         # The document may have changed since: what it says of a take goes before a review.
         wish = replace(wish, retake=_still_to_retake(document, wish.retake))
     _check_named("--retake", wish.retake, document)
-    _check_retakes(document, wish.retake, wish.only)
+    # A review offers the shots that the wanted ones need, too.
+    _check_retakes(document, wish.retake, () if wish.review else wish.only)
     planned = await plan_document(document, settings)
     if wish.only:
         planned = planned.only(wish.only)

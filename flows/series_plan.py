@@ -174,9 +174,7 @@ async def _planned(row: Row, named: frozenset[str], wish: SeriesWish, settings: 
     try:
         reckoner = await reckoned(wish.storyboard, settings, variables, asked, allow_outside=wish.allow_outside)
         ours = reckoner.desk
-        prepared = Prepared(
-            reckoner.document, reckoner.planned, reckoner, await standings(reckoner), ours.limits, budget=None
-        )
+        prepared = Prepared(reckoner.document, reckoner.planned, reckoner, await standings(reckoner), ours.limits)
         film = await rendered_before(prepared)
     except FOR_EVERY_ROW:
         raise

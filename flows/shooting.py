@@ -239,25 +239,25 @@ class Shooting:
     async def _bought(self, order: Order, wording: int, name: str, *, here: bool) -> Submitted | Generated:
         """Buys a take; elsewhere it is made to its end, unless it has to be bought here after all."""
         stage = self.stage
-        if stage.till_closed is not None:
-            raise stage.till_closed
+        stage.check_till()
         sources = [await stage.source(self.shot, entry, self.clips) for entry in self.shot.inputs]
         urls = {entry.place: url for entry, (url, _) in zip(self.shot.inputs, sources, strict=True)}
         request = self.shot.filled(urls, wording=wording, loopback=stage.loopback)
-        order, budget = replace(order, shot=self._held_for(order)), stage.prepared.budget
+        order, limits = replace(order, shot=self._held_for(order)), stage.prepared.limits
         origins = [origin for _, origin in sources if origin is not None]
         tell(name, "buying", shown(order.micro_usd))
         try:
             if stage.prepared.elsewhere is not None and not here:
                 made = await named(make_elsewhere, f"{name} · elsewhere")(
-                    stage.prepared.elsewhere, name, request.body(), order, budget, wait_for=origins
+                    stage.prepared.elsewhere, name, request.body(), order, limits, wait_for=origins
                 )
                 if made is not None:
                     return stage.kept(made)
+                stage.check_till()
             with stage.slots.buying():
                 return stage.kept(
                     await named(create_video, f"{name} · create")(
-                        request.body(), stage.studio, order=order, budget=budget, wait_for=origins
+                        request.body(), stage.studio, order=order, limits=limits, wait_for=origins
                     )
                 )
         except CLOSES_THE_TILL as error:

@@ -51,6 +51,11 @@ class Stage:
         self._hosted: dict[tuple[str, str, bool], asyncio.Task[Hosted]] = {}
         self._billed: dict[int, tuple[str, int]] = {}
 
+    def check_till(self) -> None:
+        """Raises what has closed the till, if anything has."""
+        if self.till_closed is not None:
+            raise self.till_closed
+
     def kept(self, result: R) -> R:
         """A task's result, kept to the end of the run.
 

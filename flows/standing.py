@@ -48,6 +48,7 @@ class Standing:
         purchase: its live row.
         take: which take the film uses.
         to_buy: the most that each take costs that a run would buy, in micro-dollars by its number.
+        is_unseen: the take that the film uses has checks to pass, and has not been held against them.
     """
 
     status: Status
@@ -57,6 +58,7 @@ class Standing:
     purchase: Purchase | None = None
     take: int = 1
     to_buy: Mapping[int, int] = field(default_factory=dict)
+    is_unseen: bool = False
 
     @property
     def micro_usd(self) -> int:
@@ -92,7 +94,7 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
         refused |= await moderated(ledger, account, reckoner.edition, softened)
         for shot_id, choice in choices.items():
             taken = {take: choice.bought(take, live, refused) for take in choice.numbers}
-            standing = _standing(choice, taken, known)
+            standing = _standing(choice, taken, known, again=reckoner.desk.settings.on_uncertain == "buy-again")
             if shot_id in reckoner.retakes and not await reckoner.retaken(choice):
                 standing = _retaken(choice, standing, taken)
             found[shot_id] = standing
@@ -100,20 +102,33 @@ async def standings(reckoner: Reckoner) -> dict[str, Standing]:
 
 
 def _standing(
-    choice: Choice, rows: Mapping[int, Purchase | None], known: Mapping[tuple[int, str], Verdict]
+    choice: Choice, rows: Mapping[int, Purchase | None], known: Mapping[tuple[int, str], Verdict], *, again: bool
 ) -> Standing:
-    """How a shot stands: by the first candidate that has not failed its checks."""
-    to_buy = {take: choice.micro_usd for take in choice.wanted if rows[take] is None}
+    """How a shot stands: by the first candidate that has not failed its checks.
+
+    Args:
+        choice: what it can be bought as.
+        rows: of its takes.
+        known: what is known of their clips.
+        again: what may have been bought already is bought once more.
+    """
+    to_buy = {take: choice.micro_usd for take in choice.wanted if _is_to_buy(rows[take], again=again)}
     for take in choice.candidates:
         row = rows[take]
         key = choice.keys(take)[0]
         if row is None:
             return Standing("new", key=key, take=take, to_buy={**to_buy, take: choice.micro_usd})
-        verdict = None if choice.look.nothing or choice.told else known.get((row.id, choice.look.spec))
+        looks = not (choice.look.nothing or choice.told)
+        verdict = known.get((row.id, choice.look.spec)) if looks else None
         if verdict is None or verdict.passed:
-            return Standing(_STATUS[row.state], key=key, purchase=row, take=take, to_buy=to_buy)
+            unseen = looks and verdict is None
+            return Standing(_STATUS[row.state], key=key, purchase=row, take=take, to_buy=to_buy, is_unseen=unseen)
     first = choice.candidates[0]
     return Standing("failed", key=choice.keys(first)[0], purchase=rows[first], take=first, to_buy=to_buy)
+
+
+def _is_to_buy(row: Purchase | None, *, again: bool) -> bool:
+    return row is None or (again and row.state is State.UNCERTAIN)
 
 
 def _retaken(choice: Choice, standing: Standing, rows: Mapping[int, Purchase | None]) -> Standing:

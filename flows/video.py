@@ -64,6 +64,8 @@ async def generate_video(
 async def _generated(
     request: OmniVideoRequest, studio: KlingStudio | None, edition: str, errand: Errand | None = None
 ) -> Clip:
-    order, budget = (None, None) if errand is None else (errand.order, errand.budget)
-    submitted = await create_video(request.body(), studio, edition=edition, order=order, budget=budget)
+    terms: dict[str, Any] = {}
+    if errand is not None:
+        terms = {"order": errand.order, "limits": errand.limits, "on_uncertain": errand.on_uncertain}
+    submitted = await create_video(request.body(), studio, edition=edition, **terms)
     return await download_video(await wait_for_video(submitted, studio), studio)

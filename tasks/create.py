@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any
 
 from prefect import runtime, task
@@ -15,10 +14,11 @@ from prefect_kling.callbacks.listening import listener_of
 from prefect_kling.clips import file_name
 from prefect_kling.gateway.prices import PriceTable, billed_seconds, micro_usd, upper_cost
 from prefect_kling.gateway.requests import OmniVideoRequest
-from prefect_kling.ledger.buying import Buyer
+from prefect_kling.ledger.buying import Buyer, OnUncertain
 from prefect_kling.ledger.desk import Desk, Logger, desk
 from prefect_kling.ledger.homecoming import bring_home, come_home
 from prefect_kling.ledger.keys import base_key, canonical, key_of
+from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.tasks.live import live_state
 from prefect_kling.tasks.results import Submitted
@@ -35,7 +35,8 @@ async def create_video(
     edition: str | None = None,
     take: int = 1,
     order: Order | None = None,
-    budget: Decimal | None = None,
+    limits: Limits | None = None,
+    on_uncertain: OnUncertain | None = None,
 ) -> Submitted:
     """Makes sure that one video is bought, and returns as soon as the gateway has accepted it.
 
@@ -48,7 +49,8 @@ async def create_video(
         edition: separates purchases that are meant to give new clips; None for "main".
         take: a number from 1; another take of the same request is another purchase.
         order: what the ledger writes down; None makes it of the request, edition and take.
-        budget: USD that this flow run may spend, in place of the studio's.
+        limits: budgets and slots, in place of the studio's.
+        on_uncertain: what to do where an answer is lost, in place of what the studio says.
 
     Raises:
         InvalidRequest: the request breaks a rule; it was not sent, or was refused.
@@ -65,8 +67,7 @@ async def create_video(
         checked = client.validate(request)
     wanted = order or _ordered(checked, ours, edition or "main", take)
     buyer = await _buyer(ours, logger)
-    if budget is not None:
-        buyer = replace(buyer, limits=replace(buyer.limits, per_run=micro_usd(budget)))
+    buyer = replace(buyer, limits=limits or buyer.limits, on_uncertain=on_uncertain or buyer.on_uncertain)
     async with live_state("Queued", f"Waits for one of {buyer.limits.in_flight} slots, or for the gateway's answer"):
         purchase = await buyer.buy(wanted, checked)
     how = "Bought" if purchase.order.run == wanted.run else "Joined"

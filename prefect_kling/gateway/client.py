@@ -141,6 +141,14 @@ class KlingClient:
         # A kept connection may be dead, and a POST written to it would leave us guessing: creates connect anew.
         return httpx.AsyncClient(**self._common, limits=httpx.Limits(max_keepalive_connections=0))
 
+    def get_ready(self) -> None:
+        """Makes what a create needs. Whoever writes down that one is about to be sent does this before.
+
+        Raises:
+            ValueError, ImportError, OSError: no connection can be made as the environment says, such as by its proxy.
+        """
+        self._creates  # noqa: B018 - a cached property, made now
+
     def _check_open(self) -> None:
         if self._closed:
             raise RuntimeError("the client is closed")

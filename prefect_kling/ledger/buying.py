@@ -249,6 +249,7 @@ class Buyer:
             The row afterwards, and what went wrong, if anything.
         """
         async with self.client_of() as client:
+            client.get_ready()
             begun, callback = self.since_boot(), self.callback or None
             if request.callback_url is not None:
                 callback = None  # whoever asked for it there does not hear of the token

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
@@ -23,14 +24,15 @@ from prefect.exceptions import Pause, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_async
 from prefect.states import AwaitingRetry, Failed, Pending
 
-from prefect_kling import KlingStudio
+from prefect_kling import KlingCredentials, KlingStudio
 from prefect_kling.flows import render_storyboard
 from prefect_kling.flows.asking import Questions
 from prefect_kling.flows.outcome import Rendering
 from prefect_kling.flows.preparing import Wish, prepare
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.holds import Hold
-from prefect_kling.simulator.server import Running
+from prefect_kling.simulator.config import SimulatorConfig
+from prefect_kling.simulator.server import Running, running
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
 
@@ -233,6 +235,93 @@ async def test_what_is_made_of_a_retaken_shot_is_bought_anew_and_a_stop_keeps_th
         "dawn": ("kept", 2),
         "storm": ("kept", 1),
     }
+
+
+async def test_what_was_written_since_a_plan_was_approved_is_not_bought_with_a_retake(
+    studio: KlingStudio, simulator: Running, board: str
+) -> None:
+    task, person = await begun(board, studio, approve="both")
+    assert await person.says("plan", decision="buy") == ""
+    await person.asked("cut-1")
+    Path(board).write_text(f"{BOARD}  - id: gulls\n    prompt: Gulls, that nobody has approved\n")
+    assert await person.says("cut-1", decision="retake", retake=["storm"]) == ""
+    await person.asked("plan-2")
+    assert "The storyboard has changed since its plan was approved" in await person.shown("plan-2")
+    assert creates(simulator) == 2
+    assert await person.says("plan-2", decision="buy") == ""
+    await person.asked("cut-2")
+    assert creates(simulator) == 4
+    assert await person.says("cut-2", decision="approve") == ""
+    assert (await rendering_of(task)).film is not None
+
+
+async def test_the_price_of_a_plan_is_approved_once(studio: KlingStudio, simulator: Running, board: str) -> None:
+    """What is made of other files than then is another purchase, and was not in that price."""
+    picture = Path(board).with_name("harbour.png")
+    Image.new("RGB", (400, 320), "teal").save(picture)
+    Path(board).write_text(f"{BOARD}  - id: quay\n    prompt: The quay\n    first_frame: harbour.png\n")
+    task, person = await begun(board, studio, approve="both")
+    assert await person.says("plan", decision="buy") == ""
+    await person.asked("cut-1")
+    Image.new("RGB", (400, 320), "navy").save(picture)
+    assert await person.says("cut-1", decision="retake", retake=["storm"]) == ""
+    await person.asked("plan-2")
+    assert (
+        "With what this run has bought it costs more than was approved, which was at most 0.5697 USD"
+        in await person.shown("plan-2")
+    )
+    assert creates(simulator) == 3
+    assert await person.says("plan-2", decision="decline") == ""
+    assert (await task).name == "Declined"
+
+
+CHECKED = """\
+title: Checked
+defaults: {model: kling-v3-omni, aspect_ratio: 16:9, duration: 3}
+shots:
+  - id: dawn
+    prompt: A lighthouse at dawn
+"""
+
+
+async def test_a_plan_whose_checks_may_buy_retakes_is_asked_about(
+    studio: KlingStudio, simulator: Running, board: str
+) -> None:
+    Path(board).write_text(CHECKED)
+    await rendering_of((await begun(board, studio, approve="nothing"))[0])
+    # Clips of the simulator are small here.
+    Path(board).write_text(f"{CHECKED}    max_retakes: 1\n    check: {{size: true}}\n")
+    task, person = await begun(board, studio, approve="plan")
+    await person.asked("plan")
+    assert "Retakes after failed checks come on top" in await person.shown("plan")
+    assert await person.says("plan", decision="decline") == ""
+    assert (await task).name == "Declined"
+    assert creates(simulator) == 1
+
+
+async def test_what_would_be_bought_again_is_asked_about_and_in_the_price(studio: KlingStudio, board: str) -> None:
+    Path(board).write_text(CHECKED)
+    async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, faults="lost-answer=@1")) as losing:
+        key = KlingCredentials(api_key="sk-again-91c04d", base_url=losing.base_url)
+        told: dict[str, Any] = {"credentials": key, "on_uncertain": "buy-again"}
+        unsure = studio.model_copy(update=told | {"on_uncertain": "stop"})
+        assert (await (await begun(board, unsure))[0]).name == "Partial"
+        task, person = await begun(board, studio.model_copy(update=told), approve="plan")
+        await person.asked("plan")
+        assert "1 of 1 shots are to be bought, about 0.19 USD" in await person.shown("plan")
+        assert losing.service.stats()["creates"] == 1
+        assert await person.says("plan", decision="buy") == ""
+        assert (await rendering_of(task)).film is not None
+        assert losing.service.stats()["creates"] == 2
+
+
+async def test_a_retake_of_what_only_the_wanted_shots_need(studio: KlingStudio, simulator: Running, board: str) -> None:
+    task, person = await begun(board, studio, approve="cut", only=["storm"])
+    assert await person.says("cut-1", decision="retake", retake=["dawn"]) == ""
+    await person.asked("cut-2")
+    assert creates(simulator) == 4
+    assert await person.says("cut-2", decision="approve") == ""
+    assert (await rendering_of(task)).film is not None
 
 
 @pytest.fixture

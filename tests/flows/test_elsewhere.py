@@ -39,6 +39,7 @@ from prefect_kling.flows.outcome import Rendering
 from prefect_kling.gateway.errors import StoryboardError
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.desk import desk
+from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.ledger.states import State as LedgerState
 from prefect_kling.simulator.config import SimulatorConfig
@@ -264,7 +265,7 @@ async def test_a_worker_with_another_ledger_buys_nothing(
     studio: KlingStudio, simulator: Gateway, tmp_path: Path
 ) -> None:
     theirs = await desk(studio.settings())
-    errand = Errand.of(theirs, ORDER, None)
+    errand = Errand.of(theirs, ORDER, Limits())
     other = studio.model_copy(update={"ledger_url": SecretStr(f"sqlite:///{tmp_path / 'other.db'}")})
     state: Any = await generate_video(REQUEST, other, errand=errand, return_state=True)
     assert (state.name, "uses the ledger" in state.message) == ("InvalidRequest", True)
@@ -272,12 +273,78 @@ async def test_a_worker_with_another_ledger_buys_nothing(
 
 
 async def test_a_take_whose_film_was_cancelled_is_not_bought(studio: KlingStudio, simulator: Gateway) -> None:
-    async with get_client() as client:
-        film = await client.create_flow_run(render_storyboard, parameters={}, state=Cancelled())
-    errand = Errand.of(await desk(studio.settings()), replace(ORDER, run=str(film.id)), None)
+    film = await film_that_is(Cancelled())
+    errand = Errand.of(await desk(studio.settings()), replace(ORDER, run=str(film.id)), Limits())
     state: Any = await generate_video(REQUEST, studio, errand=errand, return_state=True)
     assert (state.name, "the film's run is Cancelled" in state.message) == ("InvalidRequest", True)
     assert simulator.service.stats()["creates"] == 0
+
+
+async def film_that_is(state: State[Any]) -> FlowRun:
+    async with get_client() as client:
+        return await client.create_flow_run(render_storyboard, parameters={}, state=state)
+
+
+async def test_what_a_film_has_done_with_is_not_bought_by_whoever_comes_late(studio: KlingStudio) -> None:
+    film = await film_that_is(Running())
+    async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, faults="failed=@1")) as failing:
+        key = KlingCredentials(api_key="sk-late-2d95a1", base_url=failing.base_url)
+        late = studio.model_copy(update={"credentials": key})
+        order = replace(ORDER, run=str(film.id))
+        errand = Errand.of(await desk(late.settings()), order, Limits(), attempt=film.run_count)
+        for _ in range(2):
+            state: Any = await generate_video(REQUEST, late, errand=errand, return_state=True)
+            assert (state.name, "internal error" in state.message) == ("GenerationFailed", True), state.message
+        assert failing.service.stats()["creates"] == 1
+
+
+async def test_what_an_earlier_attempt_of_a_film_wanted_is_not_bought(studio: KlingStudio, simulator: Gateway) -> None:
+    film = await film_that_is(Running())
+    order = replace(ORDER, run=str(film.id))
+    errand = Errand.of(await desk(studio.settings()), order, Limits(), attempt=film.run_count - 1)
+    state: Any = await generate_video(REQUEST, studio, errand=errand, return_state=True)
+    assert (state.name, "was begun again since" in state.message) == ("InvalidRequest", True)
+    assert simulator.service.stats()["creates"] == 0
+
+
+async def test_the_films_budgets_hold_for_its_takes_elsewhere(studio: KlingStudio, simulator: Gateway) -> None:
+    film = await film_that_is(Running())
+    order, poor = replace(ORDER, run=str(film.id)), Limits(per_day=ORDER.micro_usd - 1)
+    errand = Errand.of(await desk(studio.settings()), order, poor, attempt=film.run_count)
+    state: Any = await generate_video(REQUEST, studio, errand=errand, return_state=True)
+    assert (state.name, "budget of this UTC day" in state.message) == ("BudgetExceeded", True), state.message
+    assert simulator.service.stats()["creates"] == 0
+
+
+async def test_shots_that_are_one_purchase_share_its_run(
+    board: Path, pool: str, saved: KlingStudio, simulator: Gateway, one_shot: None
+) -> None:
+    board.write_text(f"{board.read_text()}  - id: again\n    prompt: A lighthouse at dawn\n")
+    working = asyncio.create_task(works_here(pool))
+    found, run = await render(board, saved)
+    working.cancel()
+    assert found.film is not None, found.sentence()
+    assert simulator.service.stats()["creates"] == 1
+    assert [kind(made) for made in await children(run)] == ["Completed"]
+
+
+@pytest.mark.usefixtures("old_prices", "pool")
+async def test_a_take_that_comes_back_after_the_credits_are_gone_is_not_bought(
+    board: Path, studio: KlingStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.write_text(BOARD.replace("    continues: dawn\n", ""))
+    async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, balance="0.1")) as poor:
+
+        async def made(_: Any, name: str, *__: Any) -> elsewhere.Alone:
+            while name == "keeper" and not poor.service.stats()["refused"]:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.05)
+            return elsewhere.Alone("was never begun")
+
+        monkeypatch.setattr(elsewhere.Elsewhere, "made", made)
+        key = KlingCredentials(api_key="sk-poor-8a3f10", base_url=poor.base_url)
+        found, _ = await render(board, await named(studio.model_copy(update={"credentials": key})))
+        assert [shot.error_type for shot in found.shots] == ["InsufficientCredits"] * 2
+        assert poor.service.stats()["posts"] == 1
 
 
 async def test_what_moderation_refuses_elsewhere_is_tried_in_softer_words(

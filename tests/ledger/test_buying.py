@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -201,6 +201,18 @@ TABLE: dict[str, tuple[Said | BaseException, Expected]] = {
     **{f"{status}": (no(status), UNCERTAIN) for status in (500, 501, 502, 503, 504, 520, 599)},
     "502 HTML": (said("<html>", 502), UNCERTAIN),
 }
+
+
+async def test_a_connection_that_cannot_be_made_is_no_lost_answer(
+    ledger: Ledger, shop: Shop, order: MakeOrder, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "carrier-pigeon://127.0.0.1:1")
+    buyer = shop.buyer(ledger, wired(ok()))
+    buyer = replace(buyer, client_of=lambda: KlingClient(KEY, attempts=1, patience=0.0))
+    with pytest.raises(ValueError, match="carrier-pigeon"):
+        await buyer.buy(order("pigeon"), make_request("pigeon"))
+    (row,) = await ledger.of_account(shop.account)
+    assert (row.state, row.counted) == (State.RELEASED, 0)
 
 
 async def test_what_every_answer_means(ledger: Ledger, shop: Shop, order: MakeOrder, make_request: MakeRequest) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from prefect import flow, task
@@ -125,6 +125,22 @@ async def test_a_server_that_refuses_stops_no_task(monkeypatch: pytest.MonkeyPat
         return await work()
 
     assert await run() == "done"
+
+
+async def test_a_task_that_ends_does_not_wait_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "PAUSES", 1_000_000)
+    heard = asyncio.Event()
+
+    async def takes_a_moment(said: live.Live) -> bool:
+        await asyncio.sleep(0.01)
+        heard.set()
+        return True
+
+    monkeypatch.setattr(live.Live, "_tried", takes_a_moment)
+    said = live.Live(uuid4(), "Generating", "")
+    async with asyncio.timeout(30):
+        await heard.wait()
+        await said.end()
 
 
 async def test_outside_of_a_task_there_is_nothing_to_say() -> None:

@@ -65,7 +65,7 @@ class Announcer:
                 self._told.add(type(error).__name__)
                 money_trouble(self._account, error)
 
-    def film(self, film: Film, usd: Decimal | int) -> None:
+    def film(self, film: Film, usd: Decimal) -> None:
         """Tells of a film that was joined in this run; `usd` is what the run bought."""
         labels = {"prefect.resource.id": f"kling.film.{film.sha256[:16]}", **self._labels}
         link = without_password(self._storage.link(film.path))

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
@@ -26,8 +25,7 @@ from prefect_kling.flows.preparing import Prepared, Wish
 from prefect_kling.flows.rendering import Review
 from prefect_kling.flows.reviews import Seen, cut_form, cut_trouble, plan_form
 from prefect_kling.gateway.errors import BudgetExceeded, InsufficientCredits, KlingError
-from prefect_kling.ledger.holds import Hold
-from prefect_kling.ledger.money import Spent, shown
+from prefect_kling.ledger.money import shown
 from prefect_kling.media.thumbnails import thumbnails
 
 __all__ = ["Approve", "NotApproved", "render_approved"]
@@ -64,9 +62,6 @@ async def render_approved(prepare: Prepare, render: Render, wish: Wish, approve:
         approve: what a person has to say yes to.
         wait: seconds that each question may stay unanswered.
 
-    Returns:
-        The rendering, with what the run has spent on takes that a review replaced.
-
     Raises:
         NotApproved: a person has declined the plan, or stopped at the cut.
         NotAnswered: nobody answered in time.
@@ -87,10 +82,9 @@ async def render_approved(prepare: Prepare, render: Render, wish: Wish, approve:
         if plan is not None and not (cut and cut.covers(prepared)) and not await plan.approved(prepared):
             continue
         try:
-            rendering = await render(prepared, None if cut is None else cut.review(prepared))
+            return await render(prepared, None if cut is None else cut.review(prepared))
         except _TakenAgain:
             continue
-        return await _with_replaced(rendering, prepared)
 
 
 class _PlanApproval:
@@ -105,7 +99,7 @@ class _PlanApproval:
         if not prepared.may_buy:
             get_run_logger().info("There is nothing to buy for %s, so its plan needs no approval", title)
             return True
-        spent = await _spent(prepared)
+        spent = await prepared.spent()
         # A retry has bought some of what was approved.
         most = spent.run + prepared.micro_usd
         why, asked = "", await self._questions.last()
@@ -203,7 +197,7 @@ class _CutApproval:
         last = await self._questions.last()
         number = 1 if last is None else last.number + 1
         seen = await _seen(prepared, cutting, outcomes)
-        form = cut_form(prepared, seen, await _spent(prepared), self._why, number)
+        form = cut_form(prepared, seen, await prepared.spent(), self._why, number)
         self._why = ""
         return await self._questions.ask(
             form,
@@ -243,18 +237,6 @@ async def _at_hand(stack: AsyncExitStack, prepared: Prepared, cutting: Cutting, 
     if local is not None:
         return local
     return await stack.enter_async_context(prepared.reckoner.desk.storage().at_hand(clip.path, sha256=clip.sha256))
-
-
-async def _spent(prepared: Prepared) -> Spent:
-    reckoner = prepared.reckoner
-    hold = Hold(reckoner.edition, prepared.document.digest, reckoner.run)
-    return await reckoner.desk.ledger.spent(reckoner.desk.account, hold)
-
-
-async def _with_replaced(rendering: Rendering, prepared: Prepared) -> Rendering:
-    """The rendering with what this run has bought besides: takes that a review replaced."""
-    replaced = Decimal((await _spent(prepared)).run) / 1_000_000 - rendering.usd
-    return rendering.model_copy(update={"usd_replaced": replaced}) if replaced > 0 else rendering
 
 
 def _digest(outcomes: Sequence[ShotOutcome]) -> str:

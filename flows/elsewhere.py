@@ -29,6 +29,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled
 
 from prefect_kling.blocks import KlingStudio
+from prefect_kling.clips import without_password
 from prefect_kling.flows.errands import Errand, newest
 from prefect_kling.flows.progress import tell
 from prefect_kling.gateway import errors
@@ -39,7 +40,7 @@ from prefect_kling.ledger.buying import as_before
 from prefect_kling.ledger.desk import Desk
 from prefect_kling.ledger.money import Limits
 from prefect_kling.ledger.purchases import Order, Purchase
-from prefect_kling.tasks.live import live_state
+from prefect_kling.tasks.live import Live, live_state
 from prefect_kling.tasks.results import Generated
 
 __all__ = ["DEPLOYMENT", "Alone", "Elsewhere", "concluded", "make_elsewhere", "patience"]
@@ -137,7 +138,7 @@ class Elsewhere:
     """
 
     def __init__(self, desk: Desk, deployment: DeploymentResponse, studio: Mapping[str, Any]) -> None:
-        self._desk, self._deployment, self._studio = desk, deployment, studio
+        self.desk, self._deployment, self._studio = desk, deployment, studio
         self._pool = deployment.work_pool_name
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._watched: list[_Watched] = []
@@ -194,14 +195,15 @@ class Elsewhere:
             limits: of this run.
             request: the body to send for it.
         """
-        before = (await newest(self._desk, [order])).get(order.key)
+        before = (await newest(self.desk, [order])).get(order.key)
         context = FlowRunContext.get()
         attempt = context.flow_run.run_count if context is not None and context.flow_run is not None else 1
         # What had ended before says nothing.
-        errand = Errand.of(self._desk, order, limits, before=before.id if before else 0, attempt=attempt)
+        errand = Errand.of(self.desk, order, limits, before=before.id if before else 0, attempt=attempt)
         run = await self._started(errand, request)
         if isinstance(run, Alone):
             return run
+        get_run_logger().info("%s is made by the run %s, on %s", name, errand.name, self._pool)
         watched = _Watched(errand, run)
         self._watched.append(watched)
         if self._watching is None or self._watching.done():
@@ -225,10 +227,8 @@ class Elsewhere:
                 if conclusion is not None:
                     return conclusion
                 step = _step(row)
-                if live is not None and step != said:
-                    live.say(step, f"Made by the run {watched.errand.name} on {self._pool}")
-                    if step != "Queued":
-                        tell(name, "generating" if step == "Generating" else "downloading", f"on {self._pool}")
+                if step != said:
+                    self._say(name, step, row, live)
                 said = step
                 assert self._watching is not None  # noqa: S101 - begun before anybody waits
                 moved = asyncio.ensure_future(watched.moved.wait())
@@ -239,6 +239,15 @@ class Elsewhere:
                 if self._watching.done():
                     self._watching.result()
                 watched.moved.clear()
+
+    def _say(self, name: str, step: str, row: Purchase | None, live: Live | None) -> None:
+        if live is not None:
+            live.say(step, f"Made by a run of its own on {self._pool}")
+        if step == "Queued" or row is None:
+            return
+        if step == "Generating":
+            get_run_logger().info("Bought %s: task %s, %s", row.named, row.task_id, row.order.described)
+        tell(name, "generating" if step == "Generating" else "downloading", f"on {self._pool}")
 
     async def _started(self, errand: Errand, request: dict[str, Any]) -> UUID | Alone:
         """Starts a run, again where the server did not answer: of one key there is one run."""
@@ -280,7 +289,7 @@ class Elsewhere:
         silent = False
         while self._watched:
             try:
-                rows = await newest(self._desk, [watched.errand.order for watched in self._watched])
+                rows = await newest(self.desk, [watched.errand.order for watched in self._watched])
                 for watched in self._watched:
                     _heard(watched, rows.get(watched.errand.order.key), watched.state)
                     watched.moved.set()
@@ -337,6 +346,9 @@ async def make_elsewhere(
     if isinstance(found, KlingError):
         raise found
     if isinstance(found, Generated):
+        clip = (await elsewhere.desk.ledger.get(found.purchase)).clip
+        if clip is not None:
+            get_run_logger().info("%s is kept at %s: %.2f s", name, without_password(clip.path), clip.seconds)
         return found
     get_run_logger().warning(
         "The run that makes %s elsewhere %s. This run goes on with it; what is bought already is not bought again",

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from prefect_kling.clips import Clip
 from prefect_kling.gateway.errors import GenerationFailed, KlingError, PurchaseUncertain
+from prefect_kling.gateway.moderation import is_moderated
 from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.tasks.results import Film
 
@@ -117,6 +118,10 @@ class Rendering(BaseModel):
         takes = [shot.usd for shot in self.shots] + [take.usd for shot in self.shots for take in shot.further]
         return sum(takes, self.usd_replaced)
 
+    def with_replaced(self, spent: Decimal) -> Self:
+        """The same with what the run has bought besides, of all that it has bought for."""
+        return self.model_copy(update={"usd_replaced": max(spent - self.usd, Decimal(0))})
+
     @property
     def failures(self) -> tuple[ShotOutcome, ...]:
         """The shots that went wrong themselves; those they blocked are not among them."""
@@ -155,7 +160,8 @@ class Rendering(BaseModel):
         remarks = "".join(f"; {remark}" for remark in self.remarks())
         if self.film is not None:
             clips = len([shot for shot in self.shots if shot.clip])
-            kept = len([shot for shot in self.shots if shot.status == "kept"])
+            # A run that was suspended, or is retried, finds what it has bought itself.
+            kept = len([shot for shot in self.shots if shot.status == "kept" and not shot.usd])
             again = f" ({kept} were there already)" if kept else ""
             return f"{clips} clips{again}, {self.film.seconds:.1f} s, {self.usd:.2f} USD{remarks}"
         if self.error is not None and not self.failures:
@@ -189,7 +195,13 @@ def _listed(ids: Sequence[str]) -> str:
 def _what_to_do(failures: Sequence[ShotOutcome]) -> str:
     if any(shot.error_type == PurchaseUncertain.__name__ for shot in failures):
         return "Settle what is uncertain, then run again: what is kept is used again and costs nothing."
+    if all(shot.error_type == GenerationFailed.__name__ and not _is_moderated(shot) for shot in failures):
+        return "Run again: what is kept is used again and costs nothing."
     return "Mend what is named and run again: what is kept is used again and costs nothing."
+
+
+def _is_moderated(shot: ShotOutcome) -> bool:
+    return is_moderated(GenerationFailed(shot.error or ""))
 
 
 def usd_of(bought: Purchase | None) -> Decimal:

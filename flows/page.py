@@ -1,4 +1,4 @@
-"""A run's page in the Prefect UI: its name and tags, a progress ring, a table of its shots, and at the end its film.
+"""A run's page in the Prefect UI: a progress ring, a table of its shots, and at the end its film.
 
 All of it is decoration: what Prefect's server does not take is told at debug, and stops no shot.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import re
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -21,6 +20,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
 
 from prefect_kling.clips import Clip, without_password
@@ -29,41 +29,22 @@ from prefect_kling.flows.outcome import Rendering, ShotOutcome
 from prefect_kling.flows.page_view import MOST_PICTURES, PageShot, artifact_key, done_share, escaped, linked, summary
 from prefect_kling.flows.preparing import Prepared
 from prefect_kling.flows.progress import Progress, watcher
+from prefect_kling.ledger.desk import Desk
 from prefect_kling.media.thumbnails import thumbnails
 from prefect_kling.tasks.results import Film
 
-__all__ = ["RunPage", "name_run", "on_its_page", "run_name"]
+__all__ = ["RunPage", "on_its_page", "show_video"]
 
 EVERY_SECONDS: Final = 1.0
 SHARE_OF_TIME: Final = 20
 """Bringing the page up to date takes at most one part in so many of the run's time: a thousand shots move at once."""
 CALL_SECONDS: Final = 30.0
 """For all calls of an update: a server that says nothing must not hold up the run's end."""
+LAST_SECONDS: Final = 5.0
+"""The same of a run that is cancelled: whoever stops its process does not wait for long."""
 MOST_CHARACTERS: Final = 1_400_000
 """Of a picture: 1 MB as text. Prefect's lists carry artifacts whole."""
-_GIVEN_BY_PREFECT: Final = re.compile(r"[a-z]+-[a-z]+|[A-Z][a-z]+-[A-Z][a-z]+")
-"""Its server's, and those that its form proposes."""
 _PICTURES: Final = {"sheet.jpg": ("sheet", "image/jpeg"), "preview.webp": ("preview", "image/webp")}
-
-
-async def name_run(prepared: Prepared) -> None:
-    """Names the run that this is called in after its film, unless somebody has named it, and tags it."""
-    run, title, edition = _flow_run(), prepared.document.storyboard.title, prepared.reckoner.edition
-    if run is None:
-        return
-    name = run_name(title, edition) if _GIVEN_BY_PREFECT.fullmatch(run.name) else run.name
-    tags = {*run.tags, "kling", title, *([] if edition == "main" else [edition])}
-
-    async def update() -> None:
-        async with get_client() as client:
-            await client.update_flow_run(run.id, name=name, tags=sorted(tags))
-
-    await _tried(update())
-
-
-def run_name(title: str, edition: str) -> str:
-    """What a run is called: its film, and its edition, or for "main" the day."""
-    return f"{title} · {datetime.now(UTC).date() if edition == 'main' else edition}"
 
 
 @asynccontextmanager
@@ -82,7 +63,12 @@ async def on_its_page(prepared: Prepared, cutting: Cutting) -> AsyncIterator[Run
     try:
         yield page
     except Exception as error:
-        await page.stopped(error)
+        await page.stopped(str(error))
+        raise
+    except Pause:
+        raise  # it goes on in another process, and the page says what it waits for
+    except BaseException:
+        await page.stopped("The run was stopped. What is bought is kept", seconds=LAST_SECONDS)
         raise
     finally:
         watcher.reset(token)
@@ -102,9 +88,12 @@ class RunPage:
         self._prepared, self._cutting = prepared, cutting
         self._title, self._edition = prepared.document.storyboard.title, prepared.reckoner.edition
         self._storage = prepared.reckoner.desk.storage()
-        self._shots = {shot.id: PageShot(shot.id, seconds=float(shot.seconds or 0)) for shot in prepared.plan.shots}
+        self._shots = {
+            shot.id: PageShot(shot.id, seconds=float(shot.seconds or 0), take=prepared.standings[shot.id].take)
+            for shot in prepared.plan.shots
+        }
         self._clips: dict[str, Clip] = {}
-        self._end = ""
+        self._end, self._note = "", ""
         self._artifacts = _Artifacts(self._title)
         self._moved = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -137,26 +126,32 @@ class RunPage:
             await _tried(self._shown())
             await asyncio.sleep(max(EVERY_SECONDS, SHARE_OF_TIME * (time.monotonic() - begun)))
 
+    async def waits(self, outcomes: Sequence[ShotOutcome]) -> None:
+        """All clips are there, and somebody is to look at them before they are joined."""
+        for outcome in outcomes:
+            self.outcome(outcome)
+        self._note = "The cut waits to be approved: ⋮ → Resume above."
+        await _tried(self._shown())
+
     async def ended(self, rendering: Rendering) -> None:
         """The last word: what became of each shot, and the film."""
         for outcome in rendering.shots:
             self.outcome(outcome)
         film = rendering.film
-        where = [] if film is None else [linked("Film", await self._link(film.path))]
-        self._end = "\n\n".join([escaped(rendering.sentence()), *where, *self._on(rendering)])
+        more = self._how_to_go_on() if film is None else [linked("Film", await self._link(film.path))]
+        self._end = "\n\n".join([escaped(rendering.sentence()), *more])
         await _tried(self._shown())
         if film is not None:
             await _tried(self._film(film))
 
-    async def stopped(self, error: Exception) -> None:
+    async def stopped(self, why: str, seconds: float = CALL_SECONDS) -> None:
         """The last word of a run that ended before its shots did."""
-        self._end = escaped(str(error))
-        await _tried(self._shown())
+        self._note = "\n\n".join([escaped(why), *self._how_to_go_on()])
+        await _tried(self._shown(), seconds)
 
-    def _on(self, rendering: Rendering) -> list[str]:
-        """How to go on, where there is no film."""
+    def _how_to_go_on(self) -> list[str]:
         run = _flow_run()
-        if rendering.film is not None or run is None:
+        if run is None:
             return []
         if run.deployment_id is not None:
             return [f"To go on: ⋮ → Retry above, or `prefect flow-run retry {run.id}`."]
@@ -170,7 +165,8 @@ class RunPage:
             await _tried(self._take_pictures())
             shots = list(self._shots.values())
             await self._artifacts.put("progress", "progress", done_share(shots), f"Shots of {self._title}")
-            table = summary(self._title, self._edition, shots, self._end)
+            usd = Decimal((await self._prepared.spent()).run) / 1_000_000
+            table = summary(self._title, self._edition, shots, usd, note=self._note, end=self._end)
             await self._artifacts.put("shots", "markdown", table, "The shots of this run")
 
     async def _take_pictures(self) -> None:
@@ -194,6 +190,20 @@ class RunPage:
 
     async def _link(self, location: str) -> str:
         return without_password(await self._storage.page_link(location))
+
+
+async def show_video(title: str, clip: Clip, ours: Desk, said: str) -> None:
+    """Shows a clip on the page of the run that this is called in: a picture, what there is to say, and where it is."""
+
+    async def shown() -> None:
+        storage = ours.storage()
+        async with storage.at_hand(clip.path, sha256=clip.sha256) as path:
+            (picture,) = await thumbnails([Path(path)])
+        link = linked("Video", without_password(await storage.page_link(clip.path)))
+        text = f"# {escaped(title)}\n\n![]({_data_uri(picture, 'image/webp')})\n\n{escaped(said)}\n\n{link}\n"
+        await _Artifacts(title).put("video", "markdown", text, "The video")
+
+    await _tried(shown())
 
 
 class _Artifacts:
@@ -225,9 +235,9 @@ class _Artifacts:
         self._put[key] = data
 
 
-async def _tried(work: Awaitable[None]) -> None:
+async def _tried(work: Awaitable[None], seconds: float = CALL_SECONDS) -> None:
     try:
-        async with asyncio.timeout(CALL_SECONDS):
+        async with asyncio.timeout(seconds):
             await work
     except Exception as error:  # noqa: BLE001 - see the module: decoration
         get_run_logger().debug("The run's page could not be brought up to date: %s: %s", type(error).__name__, error)

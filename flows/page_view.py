@@ -20,8 +20,14 @@ MOST_ROWS: Final = 200
 MOST_PICTURES: Final = 100
 """Shots with a picture in the table: Prefect's lists carry the table whole, and it has to stay under 1 MB."""
 MOST_KEY: Final = 60
-_ENDED: Final = ("stored", "kept", "failed", "blocked")
-_SHARE: Final[dict[str, float]] = {"buying": 0.05, "generating": 0.1, "downloading": 0.9, "checking": 0.95}
+_SHARE: Final[dict[str, float]] = {
+    "buying": 0.05,
+    "generating": 0.1,
+    "downloading": 0.9,
+    "checking": 0.95,
+    "stored": 1.0,
+    "kept": 1.0,
+}
 _NAMES: Final[dict[str, str]] = {
     "planned": "Planned",
     "waiting": "Waiting",
@@ -64,31 +70,33 @@ class PageShot:
 
 
 def done_share(shots: Iterable[PageShot]) -> float:
-    """How much of the shots' way is behind them, from 0 to 100."""
-    shares = [1.0 if shot.step in _ENDED else _SHARE.get(shot.step, 0.0) for shot in shots]
+    """How much of the shots' way to a clip is behind them, from 0 to 100."""
+    shares = [_SHARE.get(shot.step, 0.0) for shot in shots]
     return round(100 * sum(shares) / len(shares), 1) if shares else 0.0
 
 
-def summary(title: str, edition: str, shots: Sequence[PageShot], end: str = "") -> str:
+def summary(title: str, edition: str, shots: Sequence[PageShot], usd: Decimal, *, note: str = "", end: str = "") -> str:
     """The page's table.
 
     Args:
         title, edition: of the storyboard and the run.
         shots: in the document's order. Of more than 200 those are shown that failed, and those that are on their way.
+        usd: what the run has bought for, what is under way included.
+        note: what the run waits for, or why it has stopped, in markdown.
         end: how the run has ended, in markdown; empty while it goes on.
     """
     there = len([shot for shot in shots if shot.step in ("stored", "kept")])
-    spent = sum((shot.usd for shot in shots), Decimal(0))
-    head = f"Edition {escaped(edition)}: {there} of {len(shots)} clips are there; this run has spent {spent:.2f} USD."
+    head = f"Edition {escaped(edition)}: {there} of {len(shots)} clips are there; this run has spent {usd:.2f} USD."
     rows = _rows(_shown(shots))
     left = len(shots) - MOST_ROWS
     more = f"{left} more shots are not shown." if left > 0 else ""
-    return "\n\n".join(filter(None, (f"# {escaped(title)}", end or head, rows, more))) + "\n"
+    said = (end,) if end else (head, note)
+    return "\n\n".join(filter(None, (f"# {escaped(title)}", *said, rows, more))) + "\n"
 
 
 def _rows(shots: Sequence[PageShot]) -> str:
     pictures = any(shot.picture for shot in shots)
-    columns = ["Shot", "State", "Take", "Seconds", "USD", *([""] if pictures else []), ""]
+    columns = ["Shot", "State", "Take", "Seconds", "USD", *(["Picture"] if pictures else []), "Note"]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for shot in shots:
         picture = [f"![]({shot.picture})" if shot.picture else ""] if pictures else []

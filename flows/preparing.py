@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -31,7 +31,7 @@ from prefect_kling.gateway.limits import VideoFacts
 from prefect_kling.gateway.prices import PriceTable, micro_usd
 from prefect_kling.ledger.desk import Desk, desk
 from prefect_kling.ledger.holds import Hold
-from prefect_kling.ledger.money import Limits, refusal
+from prefect_kling.ledger.money import Limits, Spent, refusal
 from prefect_kling.media.fitting import fitted_image
 from prefect_kling.media.probe import probe
 from prefect_kling.settings import StudioSettings
@@ -100,6 +100,12 @@ class Prepared:
         shots = {shot.id: shot for shot in self.plan.shots}
         return sum((shots[name].usd * len(found.to_buy) for name, found in self.standings.items()), Decimal(0))
 
+    async def spent(self) -> Spent:
+        """What counts against the budgets now; `run` is what this run has bought for, its retries included."""
+        reckoner = self.reckoner
+        hold = Hold(reckoner.edition, self.document.digest, reckoner.run)
+        return await reckoner.desk.ledger.spent(reckoner.desk.account, hold)
+
     def reuse(self) -> str | None:
         """That, and what, this run uses again; None where it uses nothing."""
         kept = [standing.purchase for standing in self.standings.values() if standing.status == "kept"]
@@ -120,6 +126,7 @@ async def prepare(
     wish: Wish,
     *,
     allow_outside: bool = False,
+    known: Callable[[Reckoner], Awaitable[None]] | None = None,
 ) -> Prepared:
     """Reads and plans a storyboard, looks up what is bought already, and makes sure that the rest could be rendered.
 
@@ -129,6 +136,7 @@ async def prepare(
         variables: for the document's `{{ name }}` places.
         wish: what else is asked for.
         allow_outside: the document may use files outside of its folder.
+        known: called once it is known which film it would be.
 
     Raises:
         StoryboardError, InvalidMedia: the document, or a file it names, cannot be used.
@@ -139,6 +147,8 @@ async def prepare(
         OSError: the storage cannot be written.
     """
     reckoner = await reckoned(storyboard, studio.settings(), variables, wish, allow_outside=allow_outside)
+    if known is not None:
+        await known(reckoner)
     await studio.get_client().aclose()
     ours = reckoner.desk
     await ours.ledger.reclaim(ours.account)
@@ -265,9 +275,7 @@ def _still_to_retake(document: Document, retakes: Sequence[str]) -> tuple[str, .
 
 async def _check_budgets(prepared: Prepared) -> None:
     """Tells early what the ledger would refuse when the run begins; nothing is held yet."""
-    reckoner, title = prepared.reckoner, prepared.document.storyboard.title
-    hold = Hold(reckoner.edition, prepared.document.digest, reckoner.run)
-    spent = await reckoner.desk.ledger.spent(reckoner.desk.account, hold)
+    title, spent = prepared.document.storyboard.title, await prepared.spent()
     # What another run of this document holds is held for the same shots.
     others = replace(spent, held=spent.held - spent.held_by_run, held_by_run=0)
     why = refusal(prepared.limits, others, prepared.micro_usd) if prepared.micro_usd else None

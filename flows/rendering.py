@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import TypeAlias
 
 from prefect.logging import get_run_logger
@@ -52,6 +53,8 @@ async def render(prepared: Prepared, studio: KlingStudio, review: Review | None 
         # To the end of the join, so that no prune takes a clip away that the film is about to use.
         async with run.admitted():
             rendering = await _rendered(run, review)
+        if review is not None:
+            rendering = rendering.with_replaced(await run.spent())
         await page.ended(rendering)
         return rendering
 
@@ -62,6 +65,7 @@ async def _rendered(run: _Run, review: Review | None) -> Rendering:
     if any(outcome.clip is None for outcome in outcomes):
         return Rendering(title=title, film=None, shots=tuple(outcomes))
     if review is not None:
+        await run.page.waits(outcomes)
         await review(run.cutting, outcomes)
     try:
         film = await run.join({outcome.id: outcome for outcome in outcomes})
@@ -130,8 +134,12 @@ class _Run:
         used = [shooting.used.purchase for shooting in self.shootings.values() if shooting.used is not None]
         if made_of is not None:
             await remember(self.prepared, made_of, film, used)
-            self.announcer.film(film, sum(outcome.usd for outcome in outcomes.values()))
+            self.announcer.film(film, await self.spent())
         return film
+
+    async def spent(self) -> Decimal:
+        """USD that this run has bought for, its retries included."""
+        return Decimal((await self.prepared.spent()).run) / 1_000_000
 
     async def _shoot(self, shot: PlannedShot) -> ShotOutcome:
         tell(shot.id, "waiting", ", ".join(shot.needs))

@@ -24,6 +24,7 @@ from prefect.states import Completed, Failed
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.clips import file_name, without_password
 from prefect_kling.flows.form import NO_VARIABLES, AtOnce, Budget, Document, Edition, Rows, Studio, Variables
+from prefect_kling.flows.naming import name_run, run_name
 from prefect_kling.flows.outcome import Rendering, said_of
 from prefect_kling.flows.progress import tell, watcher
 from prefect_kling.flows.purse import Purse
@@ -94,6 +95,8 @@ async def render_series(
     settings = (studio or KlingStudio.from_environment()).settings()
     spent = 0 if wish.budget is None else await _spent_before(await desk(settings))
     planned = await plan_series(wish, settings, spent=spent)
+    tags = [planned.edition] if planned.edition != "main" else []
+    await name_run(run_name(f"Series {wish.name}", planned.edition), *tags)
     logger = get_run_logger()
     if planned.unused:
         logger.info("Columns that the document does not use: %s", ", ".join(planned.unused))

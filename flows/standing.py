@@ -136,7 +136,7 @@ def _retaken(choice: Choice, standing: Standing, rows: Mapping[int, Purchase | N
     if standing.purchase is None or standing.purchase.state not in FINISHED:
         return standing
     following = 1 + max(take for take, row in rows.items() if row is not None)
-    return Standing("new", to_buy={**standing.to_buy, following: choice.micro_usd})
+    return Standing("new", take=following, to_buy={**standing.to_buy, following: choice.micro_usd})
 
 
 def _through(shot: PlannedShot, need: str, found: Mapping[str, Standing], *, bought_before: bool) -> Standing:

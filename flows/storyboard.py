@@ -17,10 +17,11 @@ from prefect_kling.flows.announcing import money_trouble
 from prefect_kling.flows.approving import NotApproved, render_approved
 from prefect_kling.flows.elsewhere import Elsewhere
 from prefect_kling.flows.form import NO_VARIABLES, Budget, Document, Edition, ShotIds, Studio, Variables
+from prefect_kling.flows.naming import name_run, run_name
 from prefect_kling.flows.outcome import Rendering
-from prefect_kling.flows.page import name_run
 from prefect_kling.flows.preparing import Prepared, Wish, prepare
 from prefect_kling.flows.progress import tell
+from prefect_kling.flows.reckoning import Reckoner
 from prefect_kling.flows.rendering import Review, render
 from prefect_kling.flows.runs import edition_of_run, run_id
 from prefect_kling.gateway.errors import KlingError, StoryboardError
@@ -87,8 +88,9 @@ async def render_storyboard(
     )
 
     async def prepared(wished: Wish) -> Prepared:
-        found = await prepare(storyboard, studio, variables or {}, wished, allow_outside=allow_outside)
-        await name_run(found)
+        found = await prepare(
+            storyboard, studio, variables or {}, wished, allow_outside=allow_outside, known=_name_after
+        )
         if where == "here":
             return found
         return replace(found, elsewhere=await Elsewhere.found(found.reckoner.desk, given))
@@ -104,7 +106,15 @@ async def render_storyboard(
         return Cancelled(name=decision.state, message=str(decision))
     except KlingError as error:
         money_trouble(studio.credentials.account, error)
-        raise
+        if error.retryable:
+            raise
+        # Nothing is wrong with the program, so that nobody needs a traceback. Callers get the error all the same.
+        return Failed(name=type(error).__name__, message=str(error), data=error)
+
+
+async def _name_after(reckoner: Reckoner) -> None:
+    title, edition = reckoner.document.storyboard.title, reckoner.edition
+    await name_run(run_name(title, edition), title, *([] if edition == "main" else [edition]))
 
 
 async def _rendered(prepared: Prepared, studio: KlingStudio, review: Review | None) -> Rendering:

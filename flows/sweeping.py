@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow
@@ -11,6 +12,7 @@ from prefect.states import Completed, Failed
 
 from prefect_kling.blocks import KlingStudio
 from prefect_kling.flows.form import Studio
+from prefect_kling.flows.naming import name_run
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.ledger.desk import desk
 from prefect_kling.ledger.sweeping import Swept
@@ -38,6 +40,7 @@ async def sweep(studio: Studio = None) -> State[dict[str, Any]]:
         AuthenticationFailed: there is no key.
     """
     logger = get_run_logger()
+    await name_run(f"Sweep · {datetime.now(UTC):%Y-%m-%d %H:%M}")
     there = await desk((studio or KlingStudio.from_environment()).settings())
     async with there.keeper(logger) as keeper:
         swept = await sweep_once(keeper, logger=logger)

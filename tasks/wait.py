@@ -55,7 +55,7 @@ async def wait_for_video(submitted: Submitted | str, studio: KlingStudio | None 
     ):
 
         async def say(state: Task) -> None:
-            logger.info("Task %s is %s", state.task_id, state.state)
+            logger.info("Task %s of %s is %s", state.task_id, found.named, state.state)
             if live is not None:
                 live.say("Queued" if state.state == "pending" else "Generating", name)
 

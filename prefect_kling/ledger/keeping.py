@@ -239,7 +239,10 @@ class Keeper:
             raise InvalidMedia(str(error).replace(str(file), f"The result of task {task_id}")) from error
         location = await self.storage.publish(file, f"{purchase.order.folder}/{file_name(task_id)}.mp4")
         width, height = facts.video.shown_size
-        self.logger.info("Kept %s: %.2f s, %dx%d, %.1f MB", location, facts.seconds, width, height, fetched.bytes / 1e6)
+        self.logger.info(
+            "Kept %s: %.2f s, %dx%d, %.1f MB, at %s",
+            purchase.named, facts.seconds, width, height, fetched.bytes / 1e6, location,
+        )  # fmt: skip
         return Clip(
             path=location,
             sha256=fetched.sha256,

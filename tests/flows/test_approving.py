@@ -17,7 +17,12 @@ import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterName,
+)
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import Pause, PrefectHTTPStatusError
@@ -372,6 +377,15 @@ async def attempt_elsewhere(run: UUID, env: dict[str, str]) -> FlowRun:
         return await client.read_flow_run(run)
 
 
+async def shots_artifact(run: UUID) -> str:
+    """What the page says of the shots, before their table."""
+    async with get_client() as client:
+        own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]))
+        found = await client.read_artifacts(artifact_filter=own)
+    (table,) = [str(one.data) for one in found if str(one.key).startswith("shots-")]
+    return table.split("\n\n")[1]
+
+
 def named(run: FlowRun) -> str:
     assert run.state is not None
     return f"{run.state.name}: {run.state.message or run.state.state_details.pause_key}"
@@ -388,11 +402,14 @@ async def test_a_run_of_a_work_pool_is_suspended_and_another_process_buys_nothin
     assert await person.says("plan", decision="buy") == ""
     assert named(await attempt(run)) == "Suspended: cut-1"
     assert creates(simulator) == 2
+    assert await shots_artifact(run) == "Edition main: 2 of 2 clips are there; this run has spent 0.38 USD."
     assert await person.says("cut-1", decision="retake", retake=["storm"]) == ""
     assert named(await attempt(run)) == "Suspended: cut-2"
     assert creates(simulator) == 3
     assert await person.says("cut-2", decision="approve") == ""
-    assert named(await attempt_elsewhere(run, worker)).startswith("Rendered: 2 clips (2 were there already)")
+    # The take that was replaced is in it; what this run has bought itself was not there already.
+    assert named(await attempt_elsewhere(run, worker)).startswith("Rendered: 2 clips, 6.1 s, 0.57 USD")
+    assert await shots_artifact(run) == "2 clips, 6.1 s, 0.57 USD"
     assert creates(simulator) == 3
 
 

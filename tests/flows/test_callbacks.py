@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -277,6 +278,6 @@ def test_no_event_tells_the_password_of_a_storage(monkeypatch: pytest.MonkeyPatc
     )  # fmt: skip
     announcer = announcing.Announcer(cast("Any", prepared))
     announcer.shot(ShotOutcome(id="dawn", status="stored", clip=clip), None)
-    announcer.film(cast("Any", SimpleNamespace(path=f"{where}/film.mp4", sha256="b" * 64, seconds=9.0)), 1)
+    announcer.film(cast("Any", SimpleNamespace(path=f"{where}/film.mp4", sha256="b" * 64, seconds=9.0)), Decimal(1))
     assert [event for event, _ in told] == ["kling.shot.completed", "kling.film.rendered"]
     assert "s3cret" not in repr(told)

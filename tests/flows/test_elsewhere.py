@@ -160,8 +160,8 @@ async def test_each_take_is_a_run_on_a_worker_and_the_film_is_paid_for_once(
     assert simulator.service.stats()["creates"] == 2
     started = await children(run)
     assert [(made.name, kind(made)) for made in started] == [
-        ("elsewhere · dawn", "Completed"),
-        ("elsewhere · keeper", "Completed"),
+        ("elsewhere · dawn", "Generated"),
+        ("elsewhere · keeper", "Generated"),
     ]
     assert saved.credentials.api_key.get_secret_value() not in str([made.parameters for made in started])
     async with get_client() as client:
@@ -232,7 +232,7 @@ async def test_without_credits_elsewhere_nothing_more_is_bought_and_what_runs_is
         ("stored", None),
         ("failed", "InsufficientCredits"),
     ]
-    assert [kind(made) for made in await children(run)] == ["Completed", "InsufficientCredits"]
+    assert [kind(made) for made in await children(run)] == ["Generated", "InsufficientCredits"]
 
 
 async def works_here(pool: str) -> None:
@@ -325,7 +325,7 @@ async def test_shots_that_are_one_purchase_share_its_run(
     working.cancel()
     assert found.film is not None, found.sentence()
     assert simulator.service.stats()["creates"] == 1
-    assert [kind(made) for made in await children(run)] == ["Completed"]
+    assert [kind(made) for made in await children(run)] == ["Generated"]
 
 
 @pytest.mark.usefixtures("old_prices", "pool")
@@ -357,7 +357,7 @@ async def test_what_moderation_refuses_elsewhere_is_tried_in_softer_words(
     working.cancel()
     assert found.film is not None, found.sentence()
     assert [shot.softened for shot in found.shots] == [1]
-    assert [kind(made) for made in await children(run)] == ["GenerationFailed", "Completed"]
+    assert [kind(made) for made in await children(run)] == ["GenerationFailed", "Generated"]
 
 
 REQUEST = OmniVideoRequest(model="kling-v3-omni", prompt="A lighthouse", aspect_ratio="16:9", duration="3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 from pathlib import Path
@@ -10,15 +11,25 @@ from uuid import UUID
 
 import pytest
 from PIL import Image
+from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+)
 from prefect.client.schemas.objects import Artifact, FlowRun
 from prefect.client.schemas.objects import State as PrefectState
+from prefect.context import FlowRunContext
 
 from prefect_kling import KlingStudio
-from prefect_kling.flows import page, render_storyboard
-from prefect_kling.flows.page import run_name
+from prefect_kling.flows import generate_video, page, render_storyboard
+from prefect_kling.flows.naming import run_name
 from prefect_kling.flows.page_view import escaped
+from prefect_kling.gateway.errors import BudgetExceeded
+from prefect_kling.gateway.requests import OmniVideoRequest
+from prefect_kling.simulator.server import Running
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -102,11 +113,74 @@ async def test_a_failure_says_what_and_how_to_go_on(studio: KlingStudio, tmp_pat
     assert table.count("**Failed**") == 1
 
 
-async def test_a_name_that_was_given_is_kept(studio: KlingStudio, tmp_path: Path) -> None:
-    named = render_storyboard.with_options(flow_run_name="Friday's film")
+@pytest.mark.parametrize("name", ["Friday's film", "summer-teaser"])
+async def test_a_name_that_was_given_is_kept(studio: KlingStudio, tmp_path: Path, name: str) -> None:
+    named = render_storyboard.with_options(flow_run_name=name)
     run, _ = await page_of(await named(written(tmp_path), studio, edition="x", return_state=True))
-    assert run.name == "Friday's film"
+    assert run.name == name
     assert "x" in run.tags
+
+
+async def test_a_run_that_is_cancelled_says_what_it_has_bought_and_how_to_go_on(
+    studio: KlingStudio, simulator: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = simulator.service.config.model_copy(update={"generation_seconds": 60.0})
+    monkeypatch.setattr(simulator.service, "config", slow)
+    begun: list[UUID] = []
+
+    @flow
+    async def parent() -> None:
+        context = FlowRunContext.get()
+        assert context is not None
+        assert context.flow_run is not None
+        begun.append(context.flow_run.id)
+        await render_storyboard(written(tmp_path), studio)
+
+    running = asyncio.create_task(parent())
+    while simulator.service.stats()["polls"] < 2:  # noqa: ASYNC110 - a server is waited for
+        await asyncio.sleep(0.05)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    async with get_client() as client:
+        wanted = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=begun))
+        (run,) = await client.read_flow_runs(flow_run_filter=wanted)
+        own = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        shots = {str(one.key): one for one in await client.read_artifacts(artifact_filter=own)}["shots-two-stars"]
+    said = str(shots.data).split("\n\n")
+    assert said[1].endswith("0 of 2 clips are there; this run has spent 0.38 USD.")
+    assert said[2] == "The run was stopped. What is bought is kept"
+    assert said[3].startswith("To go on, run it again as you did, such as prefect\\-kling render ")
+
+
+async def test_what_cannot_be_rendered_is_told_under_its_films_name_and_without_a_traceback(
+    studio: KlingStudio, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = await render_storyboard(written(tmp_path), studio, budget=0.1, return_state=True)
+    assert (state.name, str(state.message).partition(":")[0]) == (
+        "BudgetExceeded",
+        "Two *stars* was not begun, and nothing was bought",
+    )
+    run, artifacts = await page_of(state)
+    assert (run.name, artifacts) == (run_name("Two *stars*", "main"), {})
+    assert not [record for record in caplog.records if record.exc_info]
+    with pytest.raises(BudgetExceeded, match="was not begun"):
+        await render_storyboard(written(tmp_path), studio, budget=0.1)
+
+
+async def test_a_video_has_a_page_of_its_own(studio: KlingStudio) -> None:
+    request = {"model": "kling-v3-omni", "prompt": "A star [that] shines on the sea", "duration": "3"}
+    request["aspect_ratio"] = "16:9"
+    state: Any = await generate_video(OmniVideoRequest.model_validate(request), studio, edition="e", return_state=True)
+    assert (state.name, state.message) == ("Generated", "3.0 s, 0.19 USD")
+    run, artifacts = await page_of(state)
+    assert (run.name, sorted(run.tags)) == ("Video · A star [that] shines on the sea", ["e", "kling"])
+    shown = str(artifacts["video"].data)
+    assert shown.startswith("# A star \\[that\\] shines on the sea\n\n![](data:image/webp;base64,")
+    clip = await state.aresult()
+    assert f"Video: {escaped(clip.path)}" in shown
+    again: Any = await generate_video(OmniVideoRequest.model_validate(request), studio, edition="e", return_state=True)
+    assert again.message == "3.0 s, bought before"
 
 
 async def test_a_page_that_cannot_be_kept_stops_nothing(

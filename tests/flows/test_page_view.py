@@ -22,10 +22,10 @@ def shots() -> list[PageShot]:
 
 
 def test_a_row_for_each_shot_in_the_documents_order() -> None:
-    assert summary("Lighthouse", "main", shots()) == (
+    assert summary("Lighthouse", "main", shots(), Decimal("0.6032")) == (
         "# Lighthouse\n\n"
-        "Edition main: 1 of 3 clips are there; this run has spent 0.35 USD.\n\n"
-        "| Shot | State | Take | Seconds | USD |  |  |\n"
+        "Edition main: 1 of 3 clips are there; this run has spent 0.60 USD.\n\n"
+        "| Shot | State | Take | Seconds | USD | Picture | Note |\n"
         "|---|---|---|---|---|---|---|\n"
         "| dawn | Stored | 1 | 4.0 | 0.25 | ![](data:image/webp;base64,AAAA) |  |\n"
         "| storm | Generating | 1 | 4.0 |  |  | task 1a2b |\n"
@@ -34,31 +34,34 @@ def test_a_row_for_each_shot_in_the_documents_order() -> None:
 
 
 def test_how_it_ended_takes_the_place_of_how_it_goes() -> None:
-    said = summary("Lighthouse", "main", shots(), "6 clips, 2.14 USD")
+    waiting = summary("Lighthouse", "main", shots(), Decimal(1), note="The cut waits")
+    assert "this run has spent 1.00 USD.\n\nThe cut waits\n\n| Shot" in waiting
+    said = summary("Lighthouse", "main", shots(), Decimal(1), note="The cut waits", end="6 clips, 2.14 USD")
     assert "\n\n6 clips, 2.14 USD\n\n" in said
     assert "has spent" not in said
+    assert "waits" not in said
 
 
 def test_without_pictures_there_is_no_column_for_them() -> None:
-    assert "| Shot | State | Take | Seconds | USD |  |\n" in summary("L", "main", [PageShot("dawn")])
+    assert "| Shot | State | Take | Seconds | USD | Note |\n" in summary("L", "main", [PageShot("dawn")], Decimal())
 
 
 def test_of_a_great_many_shots_those_are_shown_that_somebody_has_to_see() -> None:
     many = [PageShot(f"s{n}", "stored") for n in range(MOST_ROWS + 50)]
     many[120].step, many[240].step = "generating", "failed"
-    rows = [line for line in summary("L", "main", many).splitlines() if line.startswith("| s")]
+    rows = [line for line in summary("L", "main", many, Decimal()).splitlines() if line.startswith("| s")]
     assert len(rows) == MOST_ROWS
     assert [row for row in rows if "Stored" not in row] == [
         "| s120 | Generating | 1 | 0.0 |  |  |",
         "| s240 | **Failed** | 1 | 0.0 |  |  |",
     ]
     assert rows[0].startswith("| s0 |")
-    assert "50 more shots are not shown." in summary("L", "main", many)
+    assert "50 more shots are not shown." in summary("L", "main", many, Decimal())
 
 
 @pytest.mark.parametrize("step", [step for step in get_args(Step) if step not in OF_FILMS])
 def test_every_step_of_a_shot_has_a_name(step: Step) -> None:
-    assert f"| dawn | {step} |" not in summary("L", "main", [PageShot("dawn", step)])
+    assert f"| dawn | {step} |" not in summary("L", "main", [PageShot("dawn", step)], Decimal())
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,8 @@ def test_every_step_of_a_shot_has_a_name(step: Step) -> None:
     [
         ([], 0.0),
         (["planned", "waiting"], 0.0),
-        (["stored", "kept", "failed", "blocked"], 100.0),
+        (["stored", "kept"], 100.0),
+        (["stored", "failed", "blocked", "kept"], 50.0),
         (["stored", "planned"], 50.0),
         (["buying", "generating", "downloading", "checking"], 50.0),
     ],

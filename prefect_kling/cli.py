@@ -32,8 +32,8 @@ from prefect_kling.cli_receive import receive
 from prefect_kling.cli_series import series
 from prefect_kling.cli_studio import (
     StudioName,
-    quieten_prefect,
     reachable_server,
+    set_up_prefect,
     studio_at_work,
     studio_named,
     told,
@@ -305,7 +305,7 @@ class _Asked:
 
 
 async def _render(asked: _Asked) -> Rendering:
-    quieten_prefect()
+    set_up_prefect()
     async with studio_at_work(asked.studio, simulate=asked.simulate) as (studio, parameter):
         from prefect_kling.flows.preparing import Wish, prepare
         from prefect_kling.flows.storyboard import render_storyboard

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_kling.cli_studio import StudioName, quieten_prefect, studio_named, variables_of
+from prefect_kling.cli_studio import StudioName, set_up_prefect, studio_named, variables_of
 from prefect_kling.terminal import announce
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def adopt(
 
 
 async def _adopted(studio: str | None, adoptee: Adoptee, task_id: str) -> Purchase:
-    quieten_prefect()
+    set_up_prefect()
     there = await studio_named(studio)
 
     from prefect_kling.flows.adopting import adopt_clip

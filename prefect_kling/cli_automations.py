@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_kling.cli_studio import quieten_prefect, reachable_server
+from prefect_kling.cli_studio import reachable_server, set_up_prefect
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.terminal import announce
 
@@ -48,7 +48,7 @@ def automations(
     json
         Print one JSON document to stdout.
     """
-    quieten_prefect()
+    set_up_prefect()
     done = asyncio.run(_automate(_read(file), notify, dry_run=dry_run))
     if json:
         print(jsonlib.dumps({"automations": done}, indent=2, ensure_ascii=False))  # noqa: T201 - what --json is for

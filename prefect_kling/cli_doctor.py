@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from prefect_kling.cli_codes import MONEY, REFUSED, USAGE
-from prefect_kling.cli_studio import StudioName, quieten_prefect, studio_named
+from prefect_kling.cli_studio import StudioName, set_up_prefect, studio_named
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.terminal import announce
 
@@ -36,7 +36,7 @@ def doctor(*, studio: StudioName = None, json: Annotated[bool, Parameter(negativ
     json
         Print one JSON document to stdout.
     """
-    quieten_prefect()
+    set_up_prefect()
     findings = asyncio.run(_findings(studio))
     if json:
         checks = [{"name": found.name, "state": found.state, "said": found.said, "do": found.do} for found in findings]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect_kling.cli_studio import StudioName, quieten_prefect, studio_named
+from prefect_kling.cli_studio import StudioName, set_up_prefect, studio_named
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.terminal import announce
 
@@ -26,7 +26,7 @@ def receive(*, host: str = "127.0.0.1", port: int = 8787, studio: StudioName = N
     # The system's own resolver takes larger ones, and means other ports by them.
     if not 0 <= port < 2**16:
         raise KlingError(f"--port has to be from 0 to 65535, not {port}")
-    quieten_prefect()
+    set_up_prefect()
     from prefect_kling.callbacks.serving import serve
 
     settings = asyncio.run(studio_named(studio)).settings()

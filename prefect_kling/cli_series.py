@@ -16,8 +16,8 @@ from cyclopts import Parameter
 from prefect_kling.cli_codes import exit_code
 from prefect_kling.cli_studio import (
     StudioName,
-    quieten_prefect,
     reachable_server,
+    set_up_prefect,
     studio_at_work,
     told,
     variables_of,
@@ -108,7 +108,7 @@ class _Asked:
 
 
 async def _rendered(asked: _Asked) -> Series:
-    quieten_prefect()
+    set_up_prefect()
     async with studio_at_work(asked.studio, simulate=asked.simulate) as (studio, parameter):
         from prefect_kling.flows.series import render_series
         from prefect_kling.flows.series_plan import SeriesWish, budget_of, plan_series

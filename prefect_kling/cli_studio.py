@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "StudioName",
-    "quieten_prefect",
     "reachable_server",
     "reference_to",
+    "set_up_prefect",
     "studio_at_work",
     "studio_named",
     "told",
@@ -41,6 +41,7 @@ StudioName = Annotated[
 ]
 
 ANSWER_SECONDS: Final = 30.0
+SERVER_STARTS_WITHIN: Final = 120
 _COMMAND: Final = re.compile(r"`(prefect-kling (?:ledger|sweep|plan|render|series)\b[^`]*)`")
 
 
@@ -60,7 +61,7 @@ async def studio_named(name: str | None) -> KlingStudio:
 
 
 async def _loaded(name: str) -> KlingStudio:
-    quieten_prefect()
+    set_up_prefect()
     from prefect.exceptions import ObjectNotFound
     from prefect.settings import get_current_settings
 
@@ -135,12 +136,14 @@ def reference_to(studio: KlingStudio) -> dict[str, Any]:
     return {"$ref": {"block_document_id": str(studio._block_document_id)}}  # noqa: SLF001 - Prefect has no public name
 
 
-def quieten_prefect() -> None:
+def set_up_prefect() -> None:
     """Keeps Prefect's log off the console, where commands write; its lines still reach the UI.
 
-    Prefect reads this when it is first imported.
+    And gives a server that Prefect starts for a command the time that it takes on a busy machine, where Prefect's 20 s
+    would end it with a traceback. Prefect reads both when it is first imported.
     """
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(SERVER_STARTS_WITHIN))
 
 
 def typed(command: str, studio: str | None) -> str:

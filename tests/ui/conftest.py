@@ -33,7 +33,13 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 CHROMIUM: Final = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PICTURES: Final = ROOT / "build" / "ui"
 RENEW: Final = bool(os.environ.get("KLING_RENEW_PICTURES"))
-FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+FLAGS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-software-rasterizer",
+    "--disable-background-networking",
+    "--no-first-run",
+)
 WITHIN_MS: Final = 30_000
 GENERATION_SECONDS: Final = 60
 MOVES_WITHIN: Final = 90
@@ -78,7 +84,7 @@ class House:
     @contextlib.asynccontextmanager
     async def page(self) -> AsyncIterator[Page]:
         """A page whose answers are kept; of one that a test has failed on, its picture."""
-        page = await self.browser.new_page(viewport={"width": 1280, "height": 900})
+        page = await self.browser.new_page(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
         page.set_default_timeout(WITHIN_MS)
         page.on("response", self._hear)
         try:

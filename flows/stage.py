@@ -145,5 +145,5 @@ def check_clip_as_input(shot: PlannedShot, entry: Input, clip: Clip) -> None:
     if refusal is not None:
         raise InvalidRequest(
             f"shot '{shot.id}' was not sent, and nothing was bought: the clip of '{entry.source}' cannot be its "
-            f"{refer_type}: {refusal} (gateway.md, video_list)"
+            f"{refer_type}: {refusal}"
         )

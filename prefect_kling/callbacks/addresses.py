@@ -66,5 +66,5 @@ def callback_base(settings: StudioSettings) -> str:
         why = f"with a token it has more than {MAX_CALLBACK_URL} characters"
     if why is not None:
         shown = without_password(base)[:200]
-        raise KlingError(f"callback_base_url cannot be {shown!r}: {why} (gateway.md, callback_url)")
+        raise KlingError(f"callback_base_url cannot be {shown!r}: {why}")
     return base

@@ -88,9 +88,7 @@ def _checked_url(value: str, info: ValidationInfo, *, https_only: bool = False) 
     reason = refusal(value, loopback=_loopback(info), https_only=https_only)
     if reason is not None:
         raise PydanticCustomError(
-            "address",
-            "{value} cannot be used: {reason} (gateway.md, rule 9)",
-            {"value": _short(value), "reason": reason},
+            "address", "{value} cannot be used: {reason}", {"value": _short(value), "reason": reason, "rule": "9"}
         )
     return value
 
@@ -104,9 +102,7 @@ def _checked_image(value: str, info: ValidationInfo) -> str:
         reason = str(error)
     if reason is not None:
         raise PydanticCustomError(
-            "image",
-            "{value} cannot be used: {reason} (gateway.md, rule 10)",
-            {"value": _short(value), "reason": reason},
+            "image", "{value} cannot be used: {reason}", {"value": _short(value), "reason": reason, "rule": "10"}
         )
     return value
 
@@ -236,7 +232,7 @@ class OmniVideoRequest(_Part):
                 "rules",
                 "{text}",
                 {
-                    "text": "; ".join(f"{b.field}: {b.message} (gateway.md, rule {b.rule})" for b in broken),
+                    "text": "; ".join(f"{b.field}: {b.message}" for b in broken),
                     "broken": [(b.field, b.rule, b.message) for b in broken],
                 },
             )

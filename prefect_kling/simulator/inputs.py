@@ -118,7 +118,7 @@ async def fetch_inputs(
             raise Refused(f"{field}: {error}") from error
         reason = _either_size(refusal, facts, shrink)
         if reason is not None:
-            raise Refused(f"{field}: {reason} (gateway.md, {field.partition('.')[0]})")
+            raise Refused(f"{field}: {reason}")
         return path, facts
 
     images = [

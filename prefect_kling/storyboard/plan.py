@@ -443,7 +443,7 @@ class _Planning:
             refusal = video_refusal(facts, model=shot.model or self.board.defaults.model, refer_type=refer_type)
             if refusal is not None:
                 named = f"the clip of '{entry.source}'" if entry.kind == "clip" else f"'{short(entry.source)}'"
-                self._note(number, (refer_type,), f"{named} cannot be sent: {refusal} (gateway.md, video_list)")
+                self._note(number, (refer_type,), f"{named} cannot be sent: {refusal}")
 
     def _note(self, number: int, path: DataPath, message: str) -> None:
         """Notes a problem where the shot says what is wrong, else where the defaults do, else at the shot."""

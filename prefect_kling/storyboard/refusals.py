@@ -27,8 +27,7 @@ def refusals(error: ValidationError, shot: Shot) -> Iterator[tuple[Path, str]]:
             continue
         if found["type"] == "rules":
             for name, rule, message in found["ctx"]["broken"]:
-                said = f"rule {rule}" if rule.isdigit() else f"field {rule}"
-                yield _path(shot, name.split("."), rule), f"{message} (gateway.md, {said})"
+                yield _path(shot, name.split("."), rule), message
         else:
             yield _path(shot, [str(step) for step in found["loc"]], ""), _message(found)
 

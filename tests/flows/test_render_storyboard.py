@@ -224,7 +224,7 @@ async def test_a_budget_that_is_too_small_buys_nothing(studio: KlingStudio, simu
         ({"prompt: one": "promt: one"}, r"board\.yaml:8:5: .*promt.*prompt"),
         ({"base: first": "base: fist"}, r"fist.*first"),
         ({"base: first": "base: third", "prompt: three": "prompt: three\n    base: second"}, "second.*third"),
-        ({"prompt: two": "prompt: two\n    sound: on"}, "second.*rule 3"),
+        ({"prompt: two": "prompt: two\n    sound: on"}, "second.*'on' cannot go with a video"),
     ],
 )
 async def test_a_document_that_cannot_be_rendered_buys_nothing(

@@ -83,7 +83,7 @@ def test_softer_words_are_checked_where_they_stand(tmp_path: Path) -> None:
     assert "soften" in lines[0]
     assert "cost" in lines[0]
     assert "2,502 characters" in lines[1]
-    assert "rule 3" in lines[2]
+    assert "'on' cannot go with a video" in lines[2]
 
 
 def test_softer_words_need_words() -> None:

@@ -38,7 +38,9 @@ class KlingStudio(Block):
     _documentation_url = "https://apimodels.app"  # type: ignore[assignment] # Prefect checks the text as a URL itself
     _description = "An account at the Kling Omni-Video gateway, where its clips and films are kept, and its limits."
 
-    credentials: KlingCredentials = Field(description="The account that pays.")
+    credentials: KlingCredentials = Field(
+        description="The account that pays. Pick it again whenever you edit this block."
+    )
     storage_url: str = Field(
         default="",
         title="Storage URL",

@@ -107,7 +107,8 @@ class KlingClient:
         if set(self._key) == {"*"}:
             raise AuthenticationFailed(
                 "The API key is masked: what Prefect stored of a studio given by value has no key. Give the flow a "
-                "saved block by reference, or no studio at all, and run it anew"
+                "saved block by reference, or no studio at all, and run it anew; or its block was edited in Prefect's "
+                "form: open it, pick the credentials again, and save"
             )
         if not (self._key.isascii() and self._key.isprintable()) or " " in self._key:
             raise AuthenticationFailed("The API key has characters that no key has; was something else pasted?")

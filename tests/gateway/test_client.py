@@ -657,5 +657,5 @@ async def test_a_closed_client_holds_no_connection() -> None:
 
 
 def test_a_masked_key_is_told_as_such() -> None:
-    with pytest.raises(AuthenticationFailed, match=r"masked.*saved block by reference"):
+    with pytest.raises(AuthenticationFailed, match=r"masked.*saved block by reference.*pick the credentials again"):
         KlingClient("**********")

@@ -53,6 +53,8 @@ def _whole_seconds(value: str) -> str:
     return value
 
 
+# Of any model, for Prefect's form, which makes a menu of it, and its server; the rules know which model takes which.
+_LENGTHS = tuple(map(str, range(3, 16)))
 # The pattern is for those who check by the schema; the sentence is the validator's.
 Seconds = Annotated[
     str,
@@ -65,7 +67,7 @@ Seconds = Annotated[
 def _plain(schema: dict[str, Any]) -> None:
     """Fields that may be left out, without saying that they may be null too: Prefect's form has tabs for that.
 
-    Its server still takes a null for what is not required and has no default.
+    Its server still takes a null for what is not required, has no default and is no choice.
     """
     for field in schema.get("properties", {}).values():
         choices = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
@@ -193,9 +195,11 @@ class OmniVideoRequest(_Part):
         default=None,
         description=f"Whole seconds: 3 to 10 for kling-video-o1, 3 to 15 for kling-v3-omni. Empty: {DEFAULT_SECONDS}. "
         "An edit is as long as its video.",
+        json_schema_extra={"enum": [*_LENGTHS]},
     )
     aspect_ratio: AspectRatio | None = Field(
-        default=None, description="Shape of the picture; a first frame and a video to edit bring their own."
+        default=None,
+        description="Shape of the picture. Needed unless there is a first frame or a base video.",
     )
     sound: Literal["on", "off"] | None = Field(
         default=None, description="Whether the model makes sound; not with a video. Empty: off."

@@ -149,6 +149,8 @@ REFUSED: list[tuple[Flow[..., Any], list[tuple[dict[str, Any], str]]]] = [
         [
             ({"request": {**REQUEST, "duration": 5}}, "'request.duration'"),
             ({"request": {**REQUEST, "duration": "5.5"}}, "'request.duration'"),
+            ({"request": {**REQUEST, "duration": "99"}}, "'request.duration'"),
+            ({"request": {**REQUEST, "duration": "2"}}, "'request.duration'"),
             ({"request": {**REQUEST, "model": "kling-v9"}}, "'request.model'"),
             ({"request": {**REQUEST, "negative_prompt": "rain"}}, "'negative_prompt' was unexpected"),
         ],
@@ -182,7 +184,15 @@ async def test_what_a_form_may_say_makes_a_run() -> None:
             ],
         ),
         (render_series, [{"storyboard": PATH, "rows": [{"product": "tea"}], "at_once": 1}]),
-        (generate_video, [{"request": REQUEST, "studio": block}, {"request": {**REQUEST, "duration": None}}]),
+        (
+            generate_video,
+            [
+                {"request": REQUEST, "studio": block},
+                {"request": {**REQUEST, "duration": "15"}},
+                {"request": {**REQUEST, "multi_shot": None}},
+                {"request": {name: said for name, said in REQUEST.items() if name != "duration"}},
+            ],
+        ),
         (sweep, [{}]),
     ]
     for flow, table in allowed:

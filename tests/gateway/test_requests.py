@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from prefect_kling.gateway import requests
+from prefect_kling.gateway import requests, rules
 from prefect_kling.gateway.requests import ElementInput, ImageInput, MultiPrompt, OmniVideoRequest, VideoInput
 
 TEXT = {"model": "kling-v3-omni", "prompt": "A fox", "aspect_ratio": "16:9"}
@@ -114,6 +114,11 @@ def test_several_broken_rules_are_told_at_once() -> None:
 def test_a_refusal_names_the_field_and_what_it_breaks_in_words() -> None:
     with pytest.raises(ValidationError, match=r"aspect_ratio: needed unless there is a first_frame image"):
         OmniVideoRequest.model_validate({"model": "kling-v3-omni", "prompt": "A fox"})
+
+
+def test_the_schema_offers_the_lengths_that_some_model_takes() -> None:
+    lengths = {str(n) for least, most in rules.SECONDS.values() for n in range(least, most + 1)}
+    assert set(OmniVideoRequest.model_json_schema()["properties"]["duration"]["enum"]) == lengths
 
 
 def test_a_refused_image_is_not_repeated_in_full() -> None:

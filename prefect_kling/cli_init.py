@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Final
@@ -64,14 +65,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def _next_steps(target: Path) -> str:
+    folder, storyboard, automations = (
+        shlex.quote(str(path)) for path in (target, target / "storyboard.yaml", target / "automations.yaml")
+    )
     return f"""
 Try it, at no cost:
-  prefect-kling render {target / "storyboard.yaml"} --simulate
+  prefect-kling render {storyboard} --simulate
 Then, with a Prefect server (`prefect server start`) and PREFECT_API_URL set to it:
   prefect block register -m prefect_kling
   prefect work-pool create kling --type process
-  cd {target} && prefect --no-prompt deploy --all
-  prefect-kling automations {target / "automations.yaml"}
+  cd {folder} && prefect --no-prompt deploy --all
+  prefect-kling automations {automations}
+  export APIMODELS_API_KEY=…
   prefect worker start --pool kling
 Or all of that in containers: compose.yaml says how.
 docs/scheduling.md tells the rest."""

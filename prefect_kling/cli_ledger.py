@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from prefect_kling.ledger.desk import Desk
     from prefect_kling.ledger.hints import Hint
     from prefect_kling.ledger.pruning import Pruned
-    from prefect_kling.ledger.purchases import Purchase
+    from prefect_kling.ledger.purchases import Account, Purchase
     from prefect_kling.ledger.reports import Budget, Budgets, Spending
     from prefect_kling.ledger.sweeping import Swept
 
@@ -86,7 +86,7 @@ def list_(
     if limit is not None and limit < 1:
         raise KlingError(f"--limit has to be at least 1, not {limit}")
     most = limit if json else limit or MOST_LISTED
-    found = _run(_list(studio, state, storyboard, edition, None if most is None else most + 1))
+    account, found = _run(_list(studio, state, storyboard, edition, None if most is None else most + 1))
     shown = found if most is None else found[-most:]
     if json:
         _print_json({"purchases": [as_json(purchase) for purchase in shown]})
@@ -97,7 +97,7 @@ def list_(
     elif state or storyboard or edition:
         announce("The ledger has no such purchase.")
     else:
-        announce("Nothing was bought yet: the ledger of this account is empty.")
+        announce(f"Nothing was bought yet: the ledger of the account '{account.name}' at {account.base_url} is empty.")
     return 0
 
 
@@ -287,7 +287,7 @@ async def _desk(studio: str | None) -> AsyncIterator[Desk]:
 
 async def _list(
     studio: str | None, state: State | None, storyboard: str | None, edition: str | None, limit: int | None
-) -> list[Purchase]:
+) -> tuple[Account, list[Purchase]]:
     from prefect_kling.ledger.reports import latest
     from prefect_kling.ledger.schema import purchases
     from prefect_kling.storyboard.document import slug
@@ -300,7 +300,7 @@ async def _list(
     if edition is not None:
         conditions.append(purchases.c.edition == edition)
     async with _desk(studio) as desk:
-        return await latest(desk.ledger, desk.account, *conditions, limit=limit)
+        return desk.account, await latest(desk.ledger, desk.account, *conditions, limit=limit)
 
 
 async def _show(studio: str | None, token: str) -> tuple[Purchase, list[Hint]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import shlex
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,18 @@ def test_what_it_writes_names_the_folder_it_is_in(tmp_path: Path, capsys: pytest
     said = capsys.readouterr().err
     for name in FILES:
         assert str(folder / name) in said
+
+
+def test_what_it_says_to_do_next_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a new; folder"
+    assert run(["init", str(folder)]) == 0
+    commands = [line.strip() for line in capsys.readouterr().err.splitlines() if line.startswith("  ")]
+    typed = [shlex.split(command) for command in commands]
+    assert ["prefect-kling", "render", str(folder / "storyboard.yaml"), "--simulate"] in typed
+    assert ["prefect-kling", "automations", str(folder / "automations.yaml")] in typed
+    assert ["cd", str(folder), "&&", "prefect", "--no-prompt", "deploy", "--all"] in typed
+    # A worker has the environment that it is started in.
+    assert commands[-2:] == ["export APIMODELS_API_KEY=…", "prefect worker start --pool kling"]
 
 
 def test_what_is_there_is_not_written_over_unless_asked(

@@ -288,7 +288,7 @@ def test_the_list_can_be_narrowed(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["list"], "Nothing was bought yet"),
+        (["list"], "Nothing was bought yet: the ledger of the account 'main' at http://127.0.0.1:9/v1 is empty."),
         (["spend"], "Nothing was spent yet"),
     ],
 )

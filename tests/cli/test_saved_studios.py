@@ -175,7 +175,8 @@ def test_the_commands_that_messages_name_work_as_printed(
         assert set(re.findall("`prefect-kling ([^`]*)`", said)) == {is_task, is_none}
 
     # The environment's studio knows nothing of it.
-    assert command("ledger", "list")[2] == "Nothing was bought yet: the ledger of this account is empty.\n"
+    nothing = f"Nothing was bought yet: the ledger of the account 'main' at {NOWHERE} is empty.\n"
+    assert command("ledger", "list")[2] == nothing
     assert [shot["status"] for shot in _planned(command, board)] == ["new", "new"]
     assert _planned(command, board, *at)[0]["status"] == "uncertain"
 

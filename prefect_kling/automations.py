@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 from uuid import UUID
 
+from prefect.events.actions import CallWebhook, SendNotification
 from prefect.events.schemas.automations import Automation, AutomationCore
 from pydantic import ValidationError
 
@@ -43,14 +44,15 @@ class Notifier:
 
 
 def automations_of(
-    document: Any, deployments: Sequence[UUID], notifier: Notifier | None
+    document: Any, deployments: Sequence[UUID], notifier: Notifier | None, there: Iterable[Automation] = ()
 ) -> tuple[list[AutomationCore], list[str]]:
     """The automations of a file.
 
     Args:
         document: the file as read.
         deployments: those that buy on a schedule.
-        notifier: who is told; None for nobody.
+        notifier: who is told; None for whom each has told so far, if anybody.
+        there: the automations on the server.
 
     Returns:
         The automations, and the names of those that were left without anything to do.
@@ -61,18 +63,21 @@ def automations_of(
     entries = document.get("automations") if isinstance(document, dict) else document
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and entry.get("name") for entry in entries):
         raise KlingError("The file has to hold `automations:`, a list in which each has a `name`")
+    known = {automation.name: automation for automation in there}
     made: list[AutomationCore] = []
     idle: list[str] = []
     for entry in entries:
-        actions = [action for told in entry.get("actions") or [] for action in _actions(told, deployments, notifier)]
+        said = entry.get("actions") or []
+        who = notifier or _told_so_far(known.get(entry["name"]), said)
+        actions = [action for told in said for action in _actions(told, deployments, who)]
         if not actions:
             idle.append(str(entry["name"]))
             continue
         try:
             made.append(AutomationCore.model_validate({**entry, "actions": actions}))
         except ValidationError as error:
-            said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise KlingError(f"The automation '{entry['name']}' is not as Prefect takes it: {said}") from error
+            why = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise KlingError(f"The automation '{entry['name']}' is not as Prefect takes it: {why}") from error
     names = [automation.name for automation in made]
     if len(set(names)) < len(names):
         raise KlingError("Two automations of the file have one name; each is found again by its name")
@@ -87,6 +92,15 @@ def _actions(told: Any, deployments: Iterable[UUID], notifier: Notifier | None) 
             return [] if notifier is None else [notifier.action(told)]
         case _:
             return [told]
+
+
+def _told_so_far(there: Automation | None, said: Iterable[Any]) -> Notifier | None:
+    """Whom an automation on the server tells, but for those that its file names itself."""
+    own = {str(action.get("block_document_id")) for action in said if isinstance(action, dict)}
+    for action in () if there is None else there.actions:
+        if isinstance(action, SendNotification | CallWebhook) and str(action.block_document_id) not in own:
+            return Notifier(action.block_document_id, action.type)
+    return None
 
 
 def is_the_same(there: Automation, wanted: AutomationCore) -> bool:

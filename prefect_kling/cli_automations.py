@@ -35,14 +35,16 @@ def automations(
 ) -> int:
     """Make Prefect automations: pause schedules without credits, tell somebody, retry crashed runs once.
 
-    Called again it changes what has changed, and nothing else. Deploy first: what is paused is what is deployed.
+    Called again it changes what has changed, and nothing else. Deploy first: what is paused is what is deployed, and
+    after another schedule is deployed, call it again.
 
     Parameters
     ----------
     file
         Of automations, as `prefect-kling init` writes one; the built-in one where it is not given.
     notify
-        A saved block that tells somebody, as TYPE/NAME, such as `slack-webhook/films` or `webhook/films`.
+        A saved block that tells somebody, as TYPE/NAME, such as `slack-webhook/films` or `webhook/films`. Where it is
+        not given, whoever was told so far still is.
     dry_run
         Only say what would be done.
     json
@@ -82,8 +84,9 @@ async def _automate(document: Any, notify: str | None, *, dry_run: bool) -> list
     await reachable_server()
     async with get_client() as client:
         notifier = None if notify is None else await _notifier(client, notify)
-        wanted, idle = automations_of(document, await _buying_deployments(client), notifier)
-        there = {one.name: one for one in await client.read_automations()}
+        found = await client.read_automations()
+        wanted, idle = automations_of(document, await _buying_deployments(client), notifier, found)
+        there = {one.name: one for one in found}
         done = []
         for automation in wanted:
             known = there.get(automation.name)

@@ -47,6 +47,36 @@ def test_what_has_nothing_to_do_is_left_out(shipped: Any) -> None:
     assert len(idle) == 5
 
 
+@pytest.mark.parametrize("notifier", [SLACK, WEBHOOK], ids=lambda notifier: notifier.kind)
+def test_where_nobody_is_named_each_tells_whom_it_told(shipped: Any, notifier: Notifier) -> None:
+    before, _ = automations_of(shipped, [DAILY], notifier)
+    there = [Automation(id=uuid.uuid4(), **automation.model_dump()) for automation in before]
+    made, idle = automations_of(shipped, [DAILY], None, there)
+    assert idle == []
+    assert all(is_the_same(known, automation) for known, automation in zip(there, made, strict=True))
+
+    # What they say is still the file's, and another one named takes its place.
+    reworded = {"automations": [{**entry, "description": "Other."} for entry in shipped["automations"]]}
+    assert {one.description for one in automations_of(reworded, [DAILY], None, there)[0]} == {"Other."}
+    other = Notifier(uuid.uuid4(), "call-webhook")
+    assert automations_of(shipped, [DAILY], other, there)[0] == automations_of(shipped, [DAILY], other)[0]
+
+    # One that told nobody tells nobody.
+    silent = [automation for automation in there if automation.name == "kling: a run has gone silent"]
+    assert len(automations_of(shipped, [DAILY], None, silent)[1]) == 4
+
+
+def test_whom_a_file_tells_itself_is_nobody_that_was_named_before() -> None:
+    own = {"type": "send-notification", "block_document_id": str(uuid.uuid4()), "subject": "s", "body": "b"}
+    trigger = {"type": "event", "posture": "Reactive", "threshold": 1, "within": 0}
+    document = [{"name": "x", "trigger": trigger, "actions": [own, {"type": "notify"}]}]
+    for notifier, said in ((None, 1), (SLACK, 2)):
+        made, _ = automations_of(document, [], notifier)
+        there = [Automation(id=uuid.uuid4(), **automation.model_dump()) for automation in made]
+        assert len(there[0].actions) == said
+        assert is_the_same(there[0], automations_of(document, [], None, there)[0][0])
+
+
 def test_each_deployment_is_paused(shipped: Any) -> None:
     made, _ = automations_of(shipped, [DAILY, BLOCK], None)
     assert [getattr(action, "deployment_id", None) for action in made[0].actions] == [DAILY, BLOCK]

@@ -105,6 +105,9 @@ async def test_they_are_made_once_and_act(
     assert planned == made
     again = await automations(*given, environment=server_environment, cwd=tmp_path)
     assert again == dict.fromkeys(made, "unchanged")
+    # Nobody named is no order to tell nobody.
+    unnamed = await automations(given[0], environment=server_environment, cwd=tmp_path)
+    assert unnamed == dict.fromkeys(made, "unchanged")
 
     text = (folder / "automations.yaml").read_text()
     (folder / "automations.yaml").write_text(text.replace("description: A shot has no clip.", "description: Look."))

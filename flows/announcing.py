@@ -1,7 +1,8 @@
 """The Prefect events of a run, so that automations can act on a finished shot, a film, or trouble with money.
 
 Resources carry labels that a trigger can match (`kling.storyboard`, `kling.shot`, `kling.edition`, `kling.account`);
-payloads hold what an action may want to use. Tokens show their first 8 characters, and no event holds a signed URL.
+payloads hold what an action may want to use, and as `run` the address of the run's page. Tokens show their first 8
+characters, and no event holds a signed URL.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from prefect.events import emit_event
 from prefect_kling.clips import without_password
 from prefect_kling.flows.outcome import ShotOutcome
 from prefect_kling.flows.preparing import Prepared
+from prefect_kling.flows.runs import run_page
 from prefect_kling.gateway.errors import BudgetExceeded, InsufficientCredits, PurchaseUncertain
 from prefect_kling.ledger.purchases import Purchase
 from prefect_kling.tasks.results import Film
@@ -70,7 +72,7 @@ class Announcer:
         labels = {"prefect.resource.id": f"kling.film.{film.sha256[:16]}", **self._labels}
         link = without_password(self._storage.link(film.path))
         facts: dict[str, Any] = {"film": without_password(film.path), "link": link, **self._facts}
-        facts |= {"sha256": film.sha256, "seconds": film.seconds, "usd": float(usd)}
+        facts |= {"sha256": film.sha256, "seconds": film.seconds, "usd": float(usd), "run": run_page()}
         emit_event("kling.film.rendered", resource=labels, payload=facts)
 
     def _emit(self, event: str, short: str, shot: str, facts: dict[str, Any]) -> None:
@@ -80,7 +82,7 @@ class Announcer:
             "kling.shot": shot,
             **self._labels,
         }
-        emit_event(event, resource=resource, payload={**facts, **self._facts})
+        emit_event(event, resource=resource, payload={**facts, **self._facts, "run": run_page()})
 
 
 def money_trouble(account: str, error: Exception) -> None:
@@ -88,4 +90,5 @@ def money_trouble(account: str, error: Exception) -> None:
     event = next((name for kind, name in _OF_MONEY.items() if isinstance(error, kind)), None)
     if event is not None:
         resource = {"prefect.resource.id": f"kling.account.{account}", "kling.account": account}
-        emit_event(event, resource=resource, payload={"account": account, "error": str(error)[:MOST_SAID]})
+        facts = {"account": account, "error": str(error)[:MOST_SAID], "run": run_page()}
+        emit_event(event, resource=resource, payload=facts)

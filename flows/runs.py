@@ -5,14 +5,21 @@ from __future__ import annotations
 from datetime import UTC
 
 from prefect.context import FlowRunContext
+from prefect.utilities.urls import url_for
 
-__all__ = ["edition_of_run", "run_id"]
+__all__ = ["edition_of_run", "run_id", "run_page"]
 
 
 def run_id() -> str:
     """The id of the flow run that this is called in, which its retries share; empty outside of one."""
     context = FlowRunContext.get()
     return str(context.flow_run.id) if context is not None and context.flow_run is not None else ""
+
+
+def run_page() -> str:
+    """The address of that run's page in Prefect's UI; empty outside of one, and where no UI is known."""
+    run = run_id()
+    return (url_for("flow-run", obj_id=run) or "") if run else ""
 
 
 def edition_of_run(given: str | None) -> str:

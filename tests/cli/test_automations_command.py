@@ -30,6 +30,7 @@ from prefect_kling.simulator.server import running
 
 OURS = str(Path(sys.executable).parent / "prefect-kling")
 SOON = 60.0
+RUN = "http://127.0.0.1:4200/runs/flow-run/0b6f2c1e-58a3-4b0e-9d6d-5a1f0c9e7d42"
 
 
 @pytest.fixture
@@ -122,14 +123,19 @@ async def test_they_are_made_once_and_act(
             while not (await client.read_deployment_by_name("render-storyboard/daily")).paused:  # noqa: ASYNC110 - a server
                 await asyncio.sleep(0.1)
         assert not (await client.read_deployment_by_name("sweep/sweep")).paused
+        film = {"storyboard": "Sea", "link": "https://films.example.com/sea.mp4", "edition": "main", "run": RUN}
         emit_event(
             "kling.film.rendered",
             resource={"prefect.resource.id": "kling.film.0123"},
-            payload={"storyboard": "Sea", "link": "https://films.example.com/sea.mp4", "edition": "main"},
+            payload={**film, "seconds": 9.125, "usd": 0.5697},
         )
-    words = [await asyncio.to_thread(said.get, timeout=SOON) for _ in range(2)]
+        failed = {"storyboard": "Sea", "shot": "dawn", "edition": "main", "usd": 0.0, "error": 'no\n"way"', "run": RUN}
+        emit_event("kling.shot.failed", resource={"prefect.resource.id": "kling.shot.none"}, payload=failed)
+    words = [await asyncio.to_thread(said.get, timeout=SOON) for _ in range(3)]
     assert any("the account main has no credits\nThe account cannot pay" in one for one in words)
-    assert any("Sea is ready\nhttps://films.example.com/sea.mp4" in one for one in words)
+    ready = f"Sea is ready\nhttps://films.example.com/sea.mp4\nEdition main, 9.1 s, 0.57 USD.\n{RUN}"
+    assert f"Kling: {ready}" in words
+    assert f'Kling: Sea, shot dawn failed\nEdition main, 0.00 USD spent on it.\nno\n"way"\n{RUN}' in words
 
 
 async def test_without_a_server_it_says_so(server_environment: dict[str, str], tmp_path: Path) -> None:

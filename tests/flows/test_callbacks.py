@@ -16,6 +16,7 @@ from prefect.client.schemas.objects import State
 from prefect.events import Event
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
+from prefect.settings import PREFECT_UI_URL
 
 from prefect_kling import KlingCredentials, KlingStudio
 from prefect_kling.clips import Clip
@@ -199,6 +200,12 @@ class Heard:
         return self.events
 
 
+def page_of_its_run(event: Event) -> str:
+    """The address of the page of the run that an event came from; empty for none."""
+    (run, *_) = [one.id for one in event.related if one.id.startswith("prefect.flow-run.")] or [""]
+    return f"{PREFECT_UI_URL.value()}/runs/flow-run/{run.removeprefix('prefect.flow-run.')}" if run else ""
+
+
 async def test_events_tell_of_callbacks_shots_and_the_film(called: Any, board: str) -> None:
     names = ("kling.callback.received", "kling.shot.completed", "kling.film.rendered")
     async with called() as (_, studio), Heard(*names) as heard:
@@ -227,7 +234,7 @@ async def test_events_tell_of_callbacks_shots_and_the_film(called: Any, board: s
             assert event.payload["usd"] == pytest.approx(0.1899)
             assert event.resource.id == f"kling.shot.{rows[shot].short}"
             assert event.resource["kling.shot"] == shot
-            assert any(related.id.startswith("prefect.flow-run.") for related in event.related)
+            assert page_of_its_run(event) == event.payload["run"]
         ids = {f"kling.shot.{row.short}" for row in rows.values()}
         # Whoever subscribes is told of the last minute too, in which other tests were called.
         received = {e.resource.id: e for e in events if e.event == "kling.callback.received" and e.resource.id in ids}
@@ -241,6 +248,7 @@ async def test_events_tell_of_callbacks_shots_and_the_film(called: Any, board: s
         await rendered(board, studio, edition=edition)
         (film,) = [e for e in events if e.event == "kling.film.rendered" and of_this_run(e)]
         assert film.payload["film"] == rendering.film.path
+        assert film.payload["run"] == page_of_its_run(film)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +268,10 @@ async def test_events_tell_of_trouble(
             await rendered(board, studio)
         events = await heard.until(lambda found: names <= {event.event for event in found})
         assert all(KEY not in event.model_dump_json() for event in events)
+        # What other tests tell comes from no run.
+        own = [event for event in events if event.event in names and page_of_its_run(event)]
+        assert {event.event for event in own} == names
+        assert all(event.payload["run"] == page_of_its_run(event) for event in own)
 
 
 def test_no_event_tells_the_password_of_a_storage(monkeypatch: pytest.MonkeyPatch) -> None:

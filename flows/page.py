@@ -165,7 +165,8 @@ class RunPage:
             await _tried(self._take_pictures())
             shots = list(self._shots.values())
             await self._artifacts.put("progress", "progress", done_share(shots), f"Shots of {self._title}")
-            usd = Decimal((await self._prepared.spent()).run) / 1_000_000
+            # The last word has the money in it, whether the ledger is there or not.
+            usd = Decimal(0 if self._end else (await self._prepared.spent()).run) / 1_000_000
             table = summary(self._title, self._edition, shots, usd, note=self._note, end=self._end)
             await self._artifacts.put("shots", "markdown", table, "The shots of this run")
 

@@ -54,7 +54,7 @@ async def render(prepared: Prepared, studio: KlingStudio, review: Review | None 
         async with run.admitted():
             rendering = await _rendered(run, review)
         if review is not None:
-            rendering = rendering.with_replaced(await run.spent())
+            rendering = rendering.with_replaced(await run.spent(rendering.usd))
         await page.ended(rendering)
         return rendering
 
@@ -134,12 +134,17 @@ class _Run:
         used = [shooting.used.purchase for shooting in self.shootings.values() if shooting.used is not None]
         if made_of is not None:
             await remember(self.prepared, made_of, film, used)
-            self.announcer.film(film, await self.spent())
+            known = sum((outcome.usd for outcome in outcomes.values()), Decimal(0))
+            self.announcer.film(film, await self.spent(known))
         return film
 
-    async def spent(self) -> Decimal:
-        """USD that this run has bought for, its retries included."""
-        return Decimal((await self.prepared.spent()).run) / 1_000_000
+    async def spent(self, known: Decimal) -> Decimal:
+        """USD that this run has bought for, its retries included; what is `known` where the ledger is away."""
+        try:
+            return Decimal((await self.prepared.spent()).run) / 1_000_000
+        except LedgerUnavailable as error:  # the film is there, and must not be lost for its bill
+            get_run_logger().warning("%s", error)
+            return known
 
     async def _shoot(self, shot: PlannedShot) -> ShotOutcome:
         tell(shot.id, "waiting", ", ".join(shot.needs))

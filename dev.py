@@ -32,7 +32,7 @@ def test(*arguments: str) -> None:
     """Runs every test, or what pytest is told."""
     setup()
     # Many tests wait for processes of their own. Some take a minute: whoever is done takes over what waits behind them.
-    workers = str(min((os.cpu_count() or 1) + 1, 4))
+    workers = str(min((os.cpu_count() or 1) + 2, 4))
     run(PYTHON, "-m", "pytest", "-n", workers, "--dist", "worksteal", *arguments)
 
 

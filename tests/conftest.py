@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import base64
 import functools
+import gc
 import io
 import json
 import os
 import signal
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
 import pytest
@@ -37,6 +40,46 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # Tests start hundreds of processes of this package: each would compile all of it anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Looking for garbage among all that Prefect has imported after every 700 objects takes a tenth of the tests' time.
+gc.set_threshold(50_000, 20, 50)
+
+LONG: Final = (
+    "fleet/test_fleet.py",
+    "ui/test_browser.py",
+    "test_readme.py",
+    "cli/test_automations_command.py",
+    "test_scheduling_page.py",
+    "flows/test_killed_runs.py",
+    "flows/test_elsewhere.py",
+    "ledger/test_chaos.py",
+    "flows/test_examples.py",
+    "ledger/test_many_processes.py",
+)
+"""Modules that take long, the longest first."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deals long modules out to the test processes, to begin with: begun last, one would keep all others waiting.
+
+    As `--dist worksteal` does it, each process is given its part of the tests in their order.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    by_module = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        by_module[item.path.relative_to(Path(__file__).parent).as_posix()].append(item)
+    firsts: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    for number, module in enumerate(LONG):
+        firsts[number % processes] += by_module.pop(module, [])
+    others = iter([item for module in by_module.values() for item in module])
+    left, dealt = len(items), list[pytest.Item]()
+    for number, first in enumerate(firsts):
+        share = left // (processes - number)
+        dealt += [*first, *islice(others, max(share - len(first), 0))]
+        left -= share
+    items[:] = [*dealt, *others]
+
 
 _home = tempfile.TemporaryDirectory(prefix="kling-tests-", ignore_cleanup_errors=True)
 # Prefect reads it when it is first imported; what tests leave there is nobody's.

@@ -1,8 +1,35 @@
-"""Flows to deploy or to call: one video, a storyboard, a series of them, and finishing what nobody waits for."""
+"""Flows to deploy or to call: one video, a storyboard, a series of them, and finishing what nobody waits for.
 
-from prefect_kling.flows.series import render_series
-from prefect_kling.flows.storyboard import render_storyboard
-from prefect_kling.flows.sweeping import sweep
-from prefect_kling.flows.video import generate_video
+Names load when they are first asked for, as those of `prefect_kling` do: Prefect takes a while to describe each flow's
+parameters, and a command needs one flow at most.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_kling.flows.series import render_series
+    from prefect_kling.flows.storyboard import render_storyboard
+    from prefect_kling.flows.sweeping import sweep
+    from prefect_kling.flows.video import generate_video
 
 __all__ = ["generate_video", "render_series", "render_storyboard", "sweep"]
+
+_HOMES = {
+    "generate_video": "prefect_kling.flows.video",
+    "render_series": "prefect_kling.flows.series",
+    "render_storyboard": "prefect_kling.flows.storyboard",
+    "sweep": "prefect_kling.flows.sweeping",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

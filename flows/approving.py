@@ -21,11 +21,12 @@ from prefect_kling.clips import Clip, without_password
 from prefect_kling.flows.asking import Asked, Questions
 from prefect_kling.flows.cutting import Cutting
 from prefect_kling.flows.outcome import Rendering, ShotOutcome
+from prefect_kling.flows.page import GoesOn
 from prefect_kling.flows.preparing import Prepared, Wish
 from prefect_kling.flows.rendering import Review
 from prefect_kling.flows.reviews import Seen, cut_form, cut_trouble, plan_form
 from prefect_kling.gateway.errors import BudgetExceeded, InsufficientCredits, KlingError
-from prefect_kling.ledger.money import shown
+from prefect_kling.ledger.money import Spent, shown
 from prefect_kling.media.thumbnails import thumbnails
 
 __all__ = ["Approve", "NotApproved", "render_approved"]
@@ -48,7 +49,7 @@ class NotApproved(Exception):
         self.state = state
 
 
-class _TakenAgain(Exception):
+class _TakenAgain(GoesOn):
     """A review wants retakes: the run goes on with them from its plan."""
 
 
@@ -104,7 +105,7 @@ class _PlanApproval:
         most = spent.run + prepared.micro_usd
         why, asked = "", await self._questions.last()
         if asked is not None and asked.said is not None and not asked.is_used_up:
-            await self._not_declined(asked, title)
+            await self._not_declined(asked, title, spent)
             if asked.facts["document"] != prepared.document.digest:
                 why = "The storyboard has changed since its plan was approved."
             elif most > int(asked.facts["micro_usd"]):
@@ -119,15 +120,15 @@ class _PlanApproval:
             plan_form(prepared, spent, why),
             facts,
             f"The plan of {title}, {shown(prepared.micro_usd)} at most,",
-            "Nothing was bought. Retry the run, or start another one, to be asked again",
+            f"{_bought(spent)}. Retry the run, or start another one, to be asked again",
         )
-        await self._not_declined(asked, title)
+        await self._not_declined(asked, title, spent)
         return False
 
-    async def _not_declined(self, asked: Asked, title: str) -> None:
+    async def _not_declined(self, asked: Asked, title: str, spent: Spent) -> None:
         if asked.said is not None and asked.said.get("decision") != "buy":
             await self._questions.use_up(asked)
-            raise NotApproved("Declined", f"The plan of {title} was declined ({asked.key}); nothing was bought")
+            raise NotApproved("Declined", f"The plan of {title} was declined ({asked.key}). {_bought(spent)}")
 
 
 class _CutApproval:
@@ -237,6 +238,11 @@ async def _at_hand(stack: AsyncExitStack, prepared: Prepared, cutting: Cutting, 
     if local is not None:
         return local
     return await stack.enter_async_context(prepared.reckoner.desk.storage().at_hand(clip.path, sha256=clip.sha256))
+
+
+def _bought(spent: Spent) -> str:
+    """What it means for the money that a plan is not gone on with."""
+    return f"What this run has bought before, for {shown(spent.run)}, is kept" if spent.run else "Nothing was bought"
 
 
 def _digest(outcomes: Sequence[ShotOutcome]) -> str:

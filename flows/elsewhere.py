@@ -22,16 +22,15 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State, StateType, WorkPoolStatus
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.context import FlowRunContext
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled
 
 from prefect_kling.blocks import KlingStudio
-from prefect_kling.clips import without_password
 from prefect_kling.flows.errands import Errand, newest
 from prefect_kling.flows.progress import tell
+from prefect_kling.flows.runs import run_id
 from prefect_kling.gateway import errors
 from prefect_kling.gateway.client import backoff
 from prefect_kling.gateway.errors import KlingError, LedgerUnavailable, StoryboardError
@@ -135,10 +134,11 @@ class Elsewhere:
         desk: of this run.
         deployment: that makes a take.
         studio: the parameters that name the studio to it.
+        attempt: of this run, as its server counts them.
     """
 
-    def __init__(self, desk: Desk, deployment: DeploymentResponse, studio: Mapping[str, Any]) -> None:
-        self.desk, self._deployment, self._studio = desk, deployment, studio
+    def __init__(self, desk: Desk, deployment: DeploymentResponse, studio: Mapping[str, Any], attempt: int) -> None:
+        self.desk, self._deployment, self._studio, self._attempt = desk, deployment, studio, attempt
         self._pool = deployment.work_pool_name
         self._starts = asyncio.Semaphore(STARTS_AT_ONCE)
         self._watched: list[_Watched] = []
@@ -175,7 +175,10 @@ class Elsewhere:
                     "`prefect-kling init` writes a prefect.yaml that has it, and `prefect --no-prompt deploy --all` "
                     "deploys it. Nothing was bought"
                 ) from None
-            there = cls(desk, deployment, named)
+            # The count that a run knows of itself is of its beginning; a pause that was ended counts as well.
+            run = run_id()
+            attempt = (await client.read_flow_run(UUID(run))).run_count if run else 1
+            there = cls(desk, deployment, named, attempt)
             if not await there._has_workers(client):
                 get_run_logger().warning(
                     "No worker of the work pool %s is online: a take that none has begun after %.0f s is made here. "
@@ -195,11 +198,10 @@ class Elsewhere:
             limits: of this run.
             request: the body to send for it.
         """
-        before = (await newest(self.desk, [order])).get(order.key)
-        context = FlowRunContext.get()
-        attempt = context.flow_run.run_count if context is not None and context.flow_run is not None else 1
-        # What had ended before says nothing.
-        errand = Errand.of(self.desk, order, limits, before=before.id if before else 0, attempt=attempt)
+        row = (await newest(self.desk, [order])).get(order.key)
+        # What had ended before says nothing; another shot of this run may have begun to buy just this.
+        before = row.id if row is not None and row.state not in states.LIVE else 0
+        errand = Errand.of(self.desk, order, limits, before=before, attempt=self._attempt)
         run = await self._started(errand, request)
         if isinstance(run, Alone):
             return run
@@ -346,9 +348,7 @@ async def make_elsewhere(
     if isinstance(found, KlingError):
         raise found
     if isinstance(found, Generated):
-        clip = (await elsewhere.desk.ledger.get(found.purchase)).clip
-        if clip is not None:
-            get_run_logger().info("%s is kept at %s: %.2f s", name, without_password(clip.path), clip.seconds)
+        get_run_logger().info("%s is kept, as task %s", name, found.task_id)
         return found
     get_run_logger().warning(
         "The run that makes %s elsewhere %s. This run goes on with it; what is bought already is not bought again",

@@ -29,22 +29,28 @@ from prefect_kling.flows.outcome import Rendering, ShotOutcome
 from prefect_kling.flows.page_view import MOST_PICTURES, PageShot, artifact_key, done_share, escaped, linked, summary
 from prefect_kling.flows.preparing import Prepared
 from prefect_kling.flows.progress import Progress, watcher
+from prefect_kling.gateway.errors import LedgerUnavailable
 from prefect_kling.ledger.desk import Desk
 from prefect_kling.media.thumbnails import thumbnails
 from prefect_kling.tasks.results import Film
 
-__all__ = ["RunPage", "on_its_page", "show_video"]
+__all__ = ["GoesOn", "RunPage", "on_its_page", "show_video"]
 
 EVERY_SECONDS: Final = 1.0
 SHARE_OF_TIME: Final = 20
 """Bringing the page up to date takes at most one part in so many of the run's time: a thousand shots move at once."""
 CALL_SECONDS: Final = 30.0
 """For all calls of an update: a server that says nothing must not hold up the run's end."""
+LEDGER_SECONDS: Final = 2.0
 LAST_SECONDS: Final = 5.0
 """The same of a run that is cancelled: whoever stops its process does not wait for long."""
 MOST_CHARACTERS: Final = 1_400_000
 """Of a picture: 1 MB as text. Prefect's lists carry artifacts whole."""
 _PICTURES: Final = {"sheet.jpg": ("sheet", "image/jpeg"), "preview.webp": ("preview", "image/webp")}
+
+
+class GoesOn(Exception):
+    """Ends what a page tells of, not its run: another page follows."""
 
 
 @asynccontextmanager
@@ -62,11 +68,11 @@ async def on_its_page(prepared: Prepared, cutting: Cutting) -> AsyncIterator[Run
     keeping = asyncio.create_task(page.keep())
     try:
         yield page
+    except (GoesOn, Pause):
+        raise  # a suspended run goes on in another process, and the page says what it waits for
     except Exception as error:
         await page.stopped(str(error))
         raise
-    except Pause:
-        raise  # it goes on in another process, and the page says what it waits for
     except BaseException:
         await page.stopped("The run was stopped. What is bought is kept", seconds=LAST_SECONDS)
         raise
@@ -94,6 +100,7 @@ class RunPage:
         }
         self._clips: dict[str, Clip] = {}
         self._end, self._note = "", ""
+        self._usd = Decimal(0)
         self._artifacts = _Artifacts(self._title)
         self._moved = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -126,12 +133,16 @@ class RunPage:
             await _tried(self._shown())
             await asyncio.sleep(max(EVERY_SECONDS, SHARE_OF_TIME * (time.monotonic() - begun)))
 
-    async def waits(self, outcomes: Sequence[ShotOutcome]) -> None:
-        """All clips are there, and somebody is to look at them before they are joined."""
+    @asynccontextmanager
+    async def waits(self, outcomes: Sequence[ShotOutcome]) -> AsyncIterator[None]:
+        """All clips are there; for as long as the block lasts somebody is to look at them before they are joined."""
         for outcome in outcomes:
             self.outcome(outcome)
         self._note = "The cut waits to be approved: ⋮ → Resume above."
         await _tried(self._shown())
+        yield
+        self._note = ""
+        self._moved.set()
 
     async def ended(self, rendering: Rendering) -> None:
         """The last word: what became of each shot, and the film."""
@@ -165,10 +176,19 @@ class RunPage:
             await _tried(self._take_pictures())
             shots = list(self._shots.values())
             await self._artifacts.put("progress", "progress", done_share(shots), f"Shots of {self._title}")
-            # The last word has the money in it, whether the ledger is there or not.
-            usd = Decimal(0 if self._end else (await self._prepared.spent()).run) / 1_000_000
-            table = summary(self._title, self._edition, shots, usd, note=self._note, end=self._end)
+            await self._count()
+            table = summary(self._title, self._edition, shots, self._usd, note=self._note, end=self._end)
             await self._artifacts.put("shots", "markdown", table, "The shots of this run")
+
+    async def _count(self) -> None:
+        """What the run has bought for, as last known where the ledger is away; the run's end has the money in it."""
+        if self._end:
+            return
+        try:
+            async with asyncio.timeout(LEDGER_SECONDS):
+                self._usd = Decimal((await self._prepared.spent()).run) / 1_000_000
+        except (LedgerUnavailable, TimeoutError) as error:
+            get_run_logger().debug("What the run has bought is not known: %s", error)
 
     async def _take_pictures(self) -> None:
         clips, self._clips = self._clips, {}

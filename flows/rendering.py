@@ -65,8 +65,8 @@ async def _rendered(run: _Run, review: Review | None) -> Rendering:
     if any(outcome.clip is None for outcome in outcomes):
         return Rendering(title=title, film=None, shots=tuple(outcomes))
     if review is not None:
-        await run.page.waits(outcomes)
-        await review(run.cutting, outcomes)
+        async with run.page.waits(outcomes):
+            await review(run.cutting, outcomes)
     try:
         film = await run.join({outcome.id: outcome for outcome in outcomes})
     except Exception as error:  # noqa: BLE001 - whatever stops the join, the clips are kept and the run says why

@@ -77,7 +77,8 @@ def plan_form(prepared: Prepared, spent: Spent, why: str = "") -> type[PlanRevie
         f"**{buying} of {len(shots)} shots are to be bought, about {prepared.usd:.2f} USD, at most {escaped(most)}.**"
     )
     title = f"# {escaped(prepared.document.storyboard.title)}"
-    edition = f"Edition {escaped(prepared.reckoner.edition)}. Nothing is bought yet. {total}{apart}"
+    so_far = f"This run has bought for {escaped(shown(spent.run))}." if spent.run else "Nothing is bought yet."
+    edition = f"Edition {escaped(prepared.reckoner.edition)}. {so_far} {total}{apart}"
     left = budgets_left(prepared.limits, spent, prepared.micro_usd)
     return PlanReview.with_initial_data(description=_text(title, why, edition, table, more, *left))
 

@@ -7,7 +7,7 @@ from datetime import UTC
 from prefect.context import FlowRunContext
 from prefect.utilities.urls import url_for
 
-__all__ = ["edition_of_run", "run_id", "run_page"]
+__all__ = ["edition_of_run", "is_repeated_by_prefect", "run_id", "run_page"]
 
 
 def run_id() -> str:
@@ -20,6 +20,12 @@ def run_page() -> str:
     """The address of that run's page in Prefect's UI; empty outside of one, and where no UI is known."""
     run = run_id()
     return (url_for("flow-run", obj_id=run) or "") if run else ""
+
+
+def is_repeated_by_prefect() -> bool:
+    """Whether the flow that this is called in has `retries`: in its process Prefect repeats only what raises."""
+    context = FlowRunContext.get()
+    return context is not None and context.flow is not None and bool(context.flow.retries)
 
 
 def edition_of_run(given: str | None) -> str:

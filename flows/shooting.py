@@ -253,7 +253,7 @@ class Shooting:
                 )
                 if made is not None:
                     return stage.kept(made)
-                stage.check_till()
+                await self._check_till(order.take)
             with stage.slots.buying():
                 return stage.kept(
                     await named(create_video, f"{name} · create")(
@@ -263,6 +263,14 @@ class Shooting:
         except CLOSES_THE_TILL as error:
             stage.till_closed = error
             raise
+
+    async def _check_till(self, number: int) -> None:
+        """Raises what has closed the till, unless somebody has bought the take meanwhile: it is waited for then."""
+        assert self.choice is not None  # noqa: S101 - as above
+        row = (await self.stage.takes(self.choice, number)).get(number)
+        again = self.stage.desk.settings.on_uncertain == "buy-again"
+        if row is None or (again and row.state is State.UNCERTAIN):
+            self.stage.check_till()
 
     async def _faults(self, purchase: int, clip: Clip, number: int) -> str:
         """What is wrong with a clip; looked at once, and remembered in the ledger."""

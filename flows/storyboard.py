@@ -23,7 +23,7 @@ from prefect_kling.flows.preparing import Prepared, Wish, prepare
 from prefect_kling.flows.progress import tell
 from prefect_kling.flows.reckoning import Reckoner
 from prefect_kling.flows.rendering import Review, render
-from prefect_kling.flows.runs import edition_of_run, run_id
+from prefect_kling.flows.runs import edition_of_run, is_repeated_by_prefect, run_id
 from prefect_kling.gateway.errors import KlingError, StoryboardError
 from prefect_kling.ledger.money import shown
 
@@ -65,7 +65,7 @@ async def render_storyboard(
 
     Returns:
         `Rendered` with a `Rendering`; `Partial` (failed) where a shot has no clip, naming shot, reason and what to do;
-        `Declined` or `Stopped` (cancelled) where a person did not approve.
+        `Declined` or `Stopped` (cancelled) where a person did not approve; or failed under the name of an error below.
 
     Raises:
         StoryboardError, InvalidMedia: the document cannot be rendered; nothing was bought.
@@ -106,7 +106,7 @@ async def render_storyboard(
         return Cancelled(name=decision.state, message=str(decision))
     except KlingError as error:
         money_trouble(studio.credentials.account, error)
-        if error.retryable:
+        if error.retryable or is_repeated_by_prefect():
             raise
         # Nothing is wrong with the program, so that nobody needs a traceback. Callers get the error all the same.
         return Failed(name=type(error).__name__, message=str(error), data=error)

@@ -18,7 +18,7 @@ from prefect_kling.flows.form import Edition, Studio
 from prefect_kling.flows.naming import name_run
 from prefect_kling.flows.outcome import usd_of
 from prefect_kling.flows.page import show_video
-from prefect_kling.flows.runs import edition_of_run, run_id
+from prefect_kling.flows.runs import edition_of_run, is_repeated_by_prefect, run_id
 from prefect_kling.gateway.errors import KlingError
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.desk import Desk, desk
@@ -63,7 +63,7 @@ async def generate_video(
     try:
         return await _final_state(request, studio, edition_of_run(edition), errand)  # type: ignore[return-value] # Prefect hands out what is in it
     except KlingError as error:
-        if errand is None and error.retryable:
+        if errand is None and (error.retryable or is_repeated_by_prefect()):
             raise
         # The state's name and message are what a film's run can read; an exception would stay on this machine.
         return Failed(name=type(error).__name__, message=str(error), data=error)  # type: ignore[return-value] # as above

@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits with its code."""
     # Importing Prefect makes half a million objects that stay. Looking through them for garbage again and again, and
     # once more at the end, takes a third of a short command's time.
-    gc.set_threshold(GARBAGE_OF, 20, 50)
+    gc.set_threshold(GARBAGE_OF, 10, 10)
     try:
         sys.exit(run(sys.argv[1:] if arguments is None else arguments))
     finally:

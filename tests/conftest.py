@@ -42,7 +42,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Looking for garbage among all that Prefect has imported after every 700 objects takes a tenth of the tests' time.
-gc.set_threshold(50_000, 20, 50)
+gc.set_threshold(50_000, 10, 10)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent / "children"), os.environ.get("PYTHONPATH")))
+)
 
 LONG: Final = (
     "fleet/test_fleet.py",
@@ -66,9 +69,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     As `--dist worksteal` does it, each process is given its part of the tests in their order.
     """
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    here = f"{Path(__file__).parent.as_posix()}/"
     by_module = defaultdict[str, list[pytest.Item]](list)
     for item in items:
-        by_module[item.path.relative_to(Path(__file__).parent).as_posix()].append(item)
+        by_module[item.path.as_posix().removeprefix(here)].append(item)
     firsts: list[list[pytest.Item]] = [[] for _ in range(processes)]
     for number, module in enumerate(LONG):
         firsts[number % processes] += by_module.pop(module, [])

@@ -88,6 +88,8 @@ async def run(
     except TimeoutError:
         timed_out = True
     finally:
+        # Also after its own end: it may have left children in its session, and those hold the pipes open.
+        _kill(process)
         await until_ended(_over(process, pipes))
     return Ended(await process.wait(), timed_out, stderr.decode(errors="replace"))
 
@@ -108,15 +110,18 @@ async def _started(command: Sequence[str]) -> asyncio.subprocess.Process:
         await until_ended(starting)
     except asyncio.CancelledError:
         if not starting.cancelled() and starting.exception() is None:
+            _kill(starting.result())
             await until_ended(_over(starting.result()))
         raise
     return starting.result()
 
 
-async def _over(process: asyncio.subprocess.Process, pipes: Sequence[asyncio.Future[None]] = ()) -> None:
-    # Also after its own end: it may have left children in its session, and those hold the pipes open.
+def _kill(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _over(process: asyncio.subprocess.Process, pipes: Sequence[asyncio.Future[None]] = ()) -> None:
     await asyncio.gather(*pipes, return_exceptions=True)
     # asyncio tells that a process is over once its pipes are read to their end, also where nobody reads on.
     for pipe in (_opened(process.stdout), _opened(process.stderr)):

@@ -36,6 +36,7 @@ def test_with_somebody_to_tell_all_are_made(shipped: Any) -> None:
         "kling: shot failed": ["send-notification"],
         "kling: budget reached": ["send-notification"],
         "kling: film ready": ["send-notification"],
+        "kling: a run failed": ["send-notification"],
         "kling: a run has gone silent": ["change-flow-run-state"],
         "kling: retry a crashed run once": ["change-flow-run-state"],
     }
@@ -44,7 +45,7 @@ def test_with_somebody_to_tell_all_are_made(shipped: Any) -> None:
 def test_what_has_nothing_to_do_is_left_out(shipped: Any) -> None:
     made, idle = automations_of(shipped, [], None)
     assert [one.name for one in made] == ["kling: a run has gone silent", "kling: retry a crashed run once"]
-    assert len(idle) == 5
+    assert len(idle) == 6
 
 
 @pytest.mark.parametrize("notifier", [SLACK, WEBHOOK], ids=lambda notifier: notifier.kind)
@@ -63,7 +64,7 @@ def test_where_nobody_is_named_each_tells_whom_it_told(shipped: Any, notifier: N
 
     # One that told nobody tells nobody.
     silent = [automation for automation in there if automation.name == "kling: a run has gone silent"]
-    assert len(automations_of(shipped, [DAILY], None, silent)[1]) == 4
+    assert len(automations_of(shipped, [DAILY], None, silent)[1]) == 5
 
 
 def test_whom_a_file_tells_itself_is_nobody_that_was_named_before() -> None:

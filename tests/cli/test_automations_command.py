@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 from pydantic import SecretStr
 
+from prefect_kling.flows import render_storyboard
 from prefect_kling.flows.announcing import money_trouble
 from prefect_kling.gateway.errors import InsufficientCredits
 from prefect_kling.simulator.config import SimulatorConfig
@@ -131,7 +132,10 @@ async def test_they_are_made_once_and_act(
         )
         failed = {"storyboard": "Sea", "shot": "dawn", "edition": "main", "usd": 0.0, "error": 'no\n"way"', "run": RUN}
         emit_event("kling.shot.failed", resource={"prefect.resource.id": "kling.shot.none"}, payload=failed)
-    words = [await asyncio.to_thread(said.get, timeout=SOON) for _ in range(3)]
+    state: Any = await render_storyboard(str(tmp_path / "nowhere.yaml"), return_state=True)
+    assert state.name == "StoryboardError"
+    words = [await asyncio.to_thread(said.get, timeout=SOON) for _ in range(4)]
+    assert any(" ended as StoryboardError\n" in one and "there is no such file" in one for one in words), words
     assert any("the account main has no credits\nThe account cannot pay" in one for one in words)
     ready = f"Sea is ready\nhttps://films.example.com/sea.mp4\nEdition main, 9.1 s, 0.57 USD.\n{RUN}"
     assert f"Kling: {ready}" in words

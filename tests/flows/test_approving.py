@@ -158,7 +158,7 @@ async def test_a_plan_that_is_declined_buys_nothing(studio: KlingStudio, simulat
     assert await person.says("plan", decision="decline") == ""
     state = await task
     assert (state.type.value, state.name) == ("CANCELLED", "Declined")
-    assert "nothing was bought" in state.message
+    assert "Nothing was bought" in state.message
     assert creates(simulator) == 0
 
 
@@ -276,8 +276,11 @@ async def test_the_price_of_a_plan_is_approved_once(studio: KlingStudio, simulat
         in await person.shown("plan-2")
     )
     assert creates(simulator) == 3
+    assert "This run has bought for 0.5697 USD." in await person.shown("plan-2")
     assert await person.says("plan-2", decision="decline") == ""
-    assert (await task).name == "Declined"
+    declined = await task
+    assert declined.name == "Declined"
+    assert declined.message.endswith("(plan-2). What this run has bought before, for 0.5697 USD, is kept")
 
 
 CHECKED = """\

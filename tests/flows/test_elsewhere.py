@@ -21,11 +21,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterName,
     FlowRunFilterParentFlowRunId,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments.runner import EntrypointType  # type: ignore[attr-defined] # where Prefect's pages have it
 from prefect.flow_engine import run_flow_async
@@ -33,9 +35,10 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, Running, Sched
 from pydantic import SecretStr
 
 from prefect_kling import KlingCredentials, KlingStudio
-from prefect_kling.flows import elsewhere, generate_video, render_storyboard
+from prefect_kling.flows import elsewhere, generate_video, preparing, render_storyboard
 from prefect_kling.flows.errands import Errand
 from prefect_kling.flows.outcome import Rendering
+from prefect_kling.flows.progress import Progress, watcher
 from prefect_kling.gateway.errors import StoryboardError
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.ledger.desk import desk
@@ -138,9 +141,9 @@ async def children(run: UUID) -> list[FlowRun]:
         return await client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_ASC)
 
 
-def kind(run: FlowRun) -> str | None:
+def kind(run: FlowRun | None) -> str | None:
     """The name of a run's state."""
-    return None if run.state is None else run.state.name
+    return None if run is None or run.state is None else run.state.name
 
 
 async def asked_for(pool: str) -> list[FlowRun]:
@@ -334,17 +337,84 @@ async def test_a_take_that_comes_back_after_the_credits_are_gone_is_not_bought(
 ) -> None:
     board.write_text(BOARD.replace("    continues: dawn\n", ""))
     async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, balance="0.1")) as poor:
+        failed = asyncio.Event()
 
         async def made(_: Any, name: str, *__: Any) -> elsewhere.Alone:
-            while name == "keeper" and not poor.service.stats()["refused"]:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.05)
+            if name == "keeper":
+                await failed.wait()
             return elsewhere.Alone("was never begun")
 
+        def told(step: Progress) -> None:
+            if (step.shot, step.step) == ("dawn", "failed"):
+                failed.set()
+
+        token = watcher.set(told)
         monkeypatch.setattr(elsewhere.Elsewhere, "made", made)
         key = KlingCredentials(api_key="sk-poor-8a3f10", base_url=poor.base_url)
         found, _ = await render(board, await named(studio.model_copy(update={"credentials": key})))
+        watcher.reset(token)
         assert [shot.error_type for shot in found.shots] == ["InsufficientCredits"] * 2
         assert poor.service.stats()["posts"] == 1
+
+
+@pytest.mark.usefixtures("pool")
+async def test_a_take_that_a_worker_has_bought_is_waited_for_although_the_credits_are_gone(
+    board: Path, studio: KlingStudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.write_text(BOARD.replace("    continues: dawn\n", ""))
+
+    async def unknown(*_: Any) -> None:
+        """The balance is not looked at before."""
+
+    monkeypatch.setattr(preparing, "check_balance", unknown)
+    async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, balance="0.20")) as poor:
+        bought, failed = asyncio.Event(), asyncio.Event()
+
+        async def made(self: elsewhere.Elsewhere, name: str, order: Order, _: Any, request: dict[str, Any]) -> Any:
+            if name == "keeper":
+                wanted = OmniVideoRequest.model_validate(request, context={"loopback": True})
+                await self.desk.buyer().buy(order, wanted)
+                bought.set()
+                await failed.wait()
+            await bought.wait()
+            return elsewhere.Alone("ended as Crashed")
+
+        def told(step: Progress) -> None:
+            if (step.shot, step.step) == ("dawn", "failed"):
+                failed.set()
+
+        token = watcher.set(told)
+        monkeypatch.setattr(elsewhere.Elsewhere, "made", made)
+        key = KlingCredentials(api_key="sk-poor-8a3f10", base_url=poor.base_url)
+        found, _ = await render(board, await named(studio.model_copy(update={"credentials": key})))
+        watcher.reset(token)
+        assert [(shot.status, shot.error_type) for shot in found.shots] == [
+            ("failed", "InsufficientCredits"),
+            ("stored", None),
+        ]
+
+
+async def test_after_an_approval_takes_are_made_elsewhere(
+    board: Path, pool: str, saved: KlingStudio, simulator: Gateway, one_shot: None
+) -> None:
+    """Prefect counts the end of a pause as another beginning of the run."""
+    name = f"approved-{uuid.uuid4().hex}"
+    flow: Any = render_storyboard.with_options(flow_run_name=name)
+    running_ = asyncio.create_task(flow(str(board), saved, approve="plan", where="work-pool", return_state=True))
+    async with get_client() as client, asyncio.timeout(60):
+        wanted = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        while kind(run := next(iter(await client.read_flow_runs(flow_run_filter=wanted)), None)) != "Paused":  # noqa: ASYNC110 - a server
+            await asyncio.sleep(0.1)
+        assert run is not None
+        # The form follows the state.
+        while (await client.resume_flow_run(run.id, run_input={"decision": "buy"})).status is not SetStateStatus.ACCEPT:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    working = asyncio.create_task(works_here(pool))
+    state = await running_
+    working.cancel()
+    assert state.name == "Rendered", state.message
+    assert [kind(made) for made in await children(run.id)] == ["Generated"]
+    assert simulator.service.stats()["creates"] == 1
 
 
 async def test_what_moderation_refuses_elsewhere_is_tried_in_softer_words(

@@ -24,10 +24,11 @@ from prefect.client.schemas.objects import State as PrefectState
 from prefect.context import FlowRunContext
 
 from prefect_kling import KlingStudio
-from prefect_kling.flows import generate_video, page, render_storyboard
+from prefect_kling.flows import generate_video, page, preparing, render_storyboard, rendering
 from prefect_kling.flows.naming import run_name
 from prefect_kling.flows.page_view import escaped
-from prefect_kling.gateway.errors import BudgetExceeded
+from prefect_kling.flows.preparing import Prepared
+from prefect_kling.gateway.errors import BudgetExceeded, LedgerUnavailable
 from prefect_kling.gateway.requests import OmniVideoRequest
 from prefect_kling.simulator.server import Running
 
@@ -126,6 +127,7 @@ async def test_a_run_that_is_cancelled_says_what_it_has_bought_and_how_to_go_on(
 ) -> None:
     slow = simulator.service.config.model_copy(update={"generation_seconds": 60.0})
     monkeypatch.setattr(simulator.service, "config", slow)
+    monkeypatch.setattr(page, "LAST_SECONDS", page.CALL_SECONDS)  # the machine may be busy
     begun: list[UUID] = []
 
     @flow
@@ -137,7 +139,7 @@ async def test_a_run_that_is_cancelled_says_what_it_has_bought_and_how_to_go_on(
         await render_storyboard(written(tmp_path), studio)
 
     running = asyncio.create_task(parent())
-    while simulator.service.stats()["polls"] < 2:  # noqa: ASYNC110 - a server is waited for
+    while simulator.service.stats()["creates"] < 2 or not simulator.service.stats()["polls"]:  # noqa: ASYNC110 - as above
         await asyncio.sleep(0.05)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -166,6 +168,30 @@ async def test_what_cannot_be_rendered_is_told_under_its_films_name_and_without_
     assert not [record for record in caplog.records if record.exc_info]
     with pytest.raises(BudgetExceeded, match="was not begun"):
         await render_storyboard(written(tmp_path), studio, budget=0.1)
+
+
+async def test_a_flow_with_retries_is_repeated_and_raises(studio: KlingStudio, tmp_path: Path) -> None:
+    """Prefect repeats only what raises, and leaves what ends as failed waiting for a retry that nobody begins."""
+    with pytest.raises(BudgetExceeded, match="was not begun"):
+        await render_storyboard.with_options(retries=1)(written(tmp_path), studio, budget=0.1)
+
+
+async def test_a_run_that_ends_as_the_ledger_is_away_says_so(
+    studio: KlingStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> Any:
+        raise LedgerUnavailable("The ledger is away")
+
+    monkeypatch.setattr(rendering, "_rendered", away)
+    monkeypatch.setattr(Prepared, "spent", away)
+    monkeypatch.setattr(preparing, "_check_budgets", nothing)
+    state = await render_storyboard(written(tmp_path), studio, return_state=True)
+    _, artifacts = await page_of(state)
+    assert "\n\nThe ledger is away\n\nTo go on, run it again" in str(artifacts["shots"].data)
+
+
+async def nothing(*_: Any) -> None:
+    """What would look into the ledger."""
 
 
 async def test_a_video_has_a_page_of_its_own(studio: KlingStudio) -> None:

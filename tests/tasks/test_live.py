@@ -129,18 +129,22 @@ async def test_a_server_that_refuses_stops_no_task(monkeypatch: pytest.MonkeyPat
 
 async def test_a_task_that_ends_does_not_wait_for_the_next_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "PAUSES", 1_000_000)
-    heard = asyncio.Event()
+    under_way, answered = asyncio.Event(), asyncio.Event()
 
     async def takes_a_moment(said: live.Live) -> bool:
+        under_way.set()
+        await answered.wait()
         await asyncio.sleep(0.01)
-        heard.set()
         return True
 
     monkeypatch.setattr(live.Live, "_tried", takes_a_moment)
     said = live.Live(uuid4(), "Generating", "")
-    async with asyncio.timeout(30):
-        await heard.wait()
-        await said.end()
+    await under_way.wait()
+    ending = asyncio.create_task(said.end())
+    await asyncio.sleep(0)
+    assert not ending.done()
+    answered.set()
+    await asyncio.wait_for(ending, 30)
 
 
 async def test_outside_of_a_task_there_is_nothing_to_say() -> None:

@@ -6,6 +6,7 @@ a studio on it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import gc
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 import hypothesis
 import pytest
@@ -149,7 +151,7 @@ def _image(kind: str, width: int, height: int, size: int = 0) -> str:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[str]:
     """The API URL of a Prefect server with a database of its own, which flows of this process use."""
-    from prefect.settings import get_current_settings
+    from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, get_current_settings, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
     from benchmarks.prefect_server import MANY_RUNS
@@ -160,10 +162,28 @@ def prefect_server() -> Iterator[str]:
         patch.setenv("DO_NOT_TRACK", "1")
         for name, value in MANY_RUNS.items():
             patch.setenv(name, value)
-        with prefect_test_harness(server_startup_timeout=90):
+        with (
+            prefect_test_harness(server_startup_timeout=90),
+            # Tests that read what flows have logged say so; for all others it is a twentieth of their time.
+            temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: False}),
+        ):
             url = get_current_settings().api.url
             assert url is not None
             yield url
+
+
+async def logged(flow_run: UUID, some: str) -> list[str]:
+    """What a flow run has logged, as the server has it, once that is among it."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    of_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run]))
+    async with asyncio.timeout(60), get_client() as client:
+        while True:
+            said = [log.message for log in await client.read_logs(of_run)]
+            if any(some in one for one in said):
+                return said
+            await asyncio.sleep(0.1)
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 from prefect import task
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterFlowRunId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from prefect_kling import KlingCredentials, KlingStudio, Storyboard
 from prefect_kling.flows import generate_video, render_storyboard, shooting
@@ -29,6 +30,7 @@ from prefect_kling.media.probe import probe
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
 from prefect_kling.tasks.results import Checked
+from tests.conftest import logged
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
 
@@ -292,15 +294,16 @@ async def test_the_key_is_in_no_log_and_no_state(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, faults="failed=@1")) as failing:
-        state = await render_storyboard(written(tmp_path, THREE), at(studio, failing), return_state=True)
+        with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}):
+            state = await render_storyboard(written(tmp_path, THREE), at(studio, failing), return_state=True)
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
     async with get_client() as client:
         run = await client.read_flow_run(flow_run_id)
         tasks = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run_id])))
-        logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
     rendering = await outcome(state)
-    seen = [run.model_dump_json(), rendering.model_dump_json(), caplog.text, *(log.message for log in logs)]
+    seen = [run.model_dump_json(), rendering.model_dump_json(), caplog.text]
+    seen += await logged(flow_run_id, "Bought shot")
     seen += [task.model_dump_json() for task in tasks]
     assert not [text for text in seen if "sk-flows-80bd21" in text]
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from prefect.client.schemas.objects import State
+from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from prefect_kling import KlingCredentials, KlingStudio
 from prefect_kling.flows import sweep
@@ -21,6 +20,7 @@ from prefect_kling.ledger.purchases import Order, Purchase
 from prefect_kling.ledger.states import State as Stand
 from prefect_kling.simulator.config import SimulatorConfig
 from prefect_kling.simulator.server import Running, running
+from tests.conftest import logged
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(180)]
 
@@ -70,7 +70,8 @@ async def test_what_is_uncertain_is_told_with_what_to_do(studio: KlingStudio) ->
         there = at(studio, losing)
         with pytest.raises(PurchaseUncertain):
             await bought(there, "dawn")
-        state = await swept(there)
+        with temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}):
+            state = await swept(there)
         assert losing.service.stats()["creates"] == 1
         office = await desk(there.settings())
     (purchase,) = await office.ledger.of_account(office.account)
@@ -82,9 +83,7 @@ async def test_what_is_uncertain_is_told_with_what_to_do(studio: KlingStudio) ->
 
     flow_run_id = state.state_details.flow_run_id
     assert flow_run_id is not None
-    async with get_client() as client:
-        logs = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id])))
-    told = [state.message, str(await state.aresult()), *(log.message for log in logs)]
+    told = [state.message, str(await state.aresult()), *await logged(flow_run_id, purchase.short)]
     assert not [text for text in told if purchase.token in text]
 
 

@@ -11,11 +11,13 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import UUID
 
 from coolname.data import config
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
+
+from prefect_kling.flows.runs import run_id
 
 __all__ = ["name_run", "run_name"]
 
@@ -26,14 +28,15 @@ _OF_THE_FORM: Final = re.compile(r"[A-Z][a-z]+-[A-Z][a-z]+")
 
 async def name_run(name: str, *tags: str) -> None:
     """Names the run that this is called in, unless somebody has named it, and tags it with `kling` and these."""
-    context = FlowRunContext.get()
-    run = None if context is None else context.flow_run
-    if run is None:
+    run = run_id()
+    if not run:
         return
-    kept = run.name if not _is_given_by_prefect(run.name) else name
     try:
         async with asyncio.timeout(CALL_SECONDS), get_client() as client:
-            await client.update_flow_run(run.id, name=kept, tags=sorted({*run.tags, "kling", *tags}))
+            # As it is now: somebody may have named it since it began.
+            there = await client.read_flow_run(UUID(run))
+            kept = name if _is_given_by_prefect(there.name) else there.name
+            await client.update_flow_run(there.id, name=kept, tags=sorted({*there.tags, "kling", *tags}))
     except Exception as error:  # noqa: BLE001 - see the module: decoration
         get_run_logger().debug("The run could not be named: %s: %s", type(error).__name__, error)
 

@@ -145,8 +145,13 @@ async def test_nothing_is_bought_before_its_plan_is_approved(
     assert "| storm | A storm at night \\(from dawn\\) |" in text
     assert creates(simulator) == 0
     assert "decision" in await person.says("plan")
-    assert await person.says("plan", decision="buy") == ""
-    assert (await rendering_of(task)).usd == 2 * PRICE
+    async with get_client() as client:
+        await client.update_flow_run(person.run, name="Friday's film", tags=["mine"])
+        assert await person.says("plan", decision="buy") == ""
+        assert (await rendering_of(task)).usd == 2 * PRICE
+        run = await client.read_flow_run(person.run)
+    # What somebody has said of it meanwhile stays.
+    assert (run.name, set(run.tags)) == ("Friday's film", {"mine", "kling", "Approved"})
     assert creates(simulator) == 2
     # What is there needs no money, and no approval.
     again, _ = await begun(board, studio, approve="plan")

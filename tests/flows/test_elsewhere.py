@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -331,28 +331,39 @@ async def test_shots_that_are_one_purchase_share_its_run(
     assert [kind(made) for made in await children(run)] == ["Generated"]
 
 
+@contextmanager
+def failure_of(shot: str) -> Iterator[asyncio.Event]:
+    """Set once the runs of the block have told that the shot has failed."""
+    failed = asyncio.Event()
+
+    def told(step: Progress) -> None:
+        if (step.shot, step.step) == (shot, "failed"):
+            failed.set()
+
+    token = watcher.set(told)
+    try:
+        yield failed
+    finally:
+        watcher.reset(token)
+
+
 @pytest.mark.usefixtures("old_prices", "pool")
 async def test_a_take_that_comes_back_after_the_credits_are_gone_is_not_bought(
     board: Path, studio: KlingStudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     board.write_text(BOARD.replace("    continues: dawn\n", ""))
     async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, balance="0.1")) as poor:
-        failed = asyncio.Event()
-
-        async def made(_: Any, name: str, *__: Any) -> elsewhere.Alone:
-            if name == "keeper":
-                await failed.wait()
-            return elsewhere.Alone("was never begun")
-
-        def told(step: Progress) -> None:
-            if (step.shot, step.step) == ("dawn", "failed"):
-                failed.set()
-
-        token = watcher.set(told)
-        monkeypatch.setattr(elsewhere.Elsewhere, "made", made)
         key = KlingCredentials(api_key="sk-poor-8a3f10", base_url=poor.base_url)
-        found, _ = await render(board, await named(studio.model_copy(update={"credentials": key})))
-        watcher.reset(token)
+        there = await named(studio.model_copy(update={"credentials": key}))
+        with failure_of("dawn") as failed:
+
+            async def made(_: Any, name: str, *__: Any) -> elsewhere.Alone:
+                if name == "keeper":
+                    await failed.wait()
+                return elsewhere.Alone("was never begun")
+
+            monkeypatch.setattr(elsewhere.Elsewhere, "made", made)
+            found, _ = await render(board, there)
         assert [shot.error_type for shot in found.shots] == ["InsufficientCredits"] * 2
         assert poor.service.stats()["posts"] == 1
 
@@ -368,26 +379,22 @@ async def test_a_take_that_a_worker_has_bought_is_waited_for_although_the_credit
 
     monkeypatch.setattr(preparing, "check_balance", unknown)
     async with running(SimulatorConfig(seed=1, generation_seconds=0.1, shrink=8, balance="0.20")) as poor:
-        bought, failed = asyncio.Event(), asyncio.Event()
-
-        async def made(self: elsewhere.Elsewhere, name: str, order: Order, _: Any, request: dict[str, Any]) -> Any:
-            if name == "keeper":
-                wanted = OmniVideoRequest.model_validate(request, context={"loopback": True})
-                await self.desk.buyer().buy(order, wanted)
-                bought.set()
-                await failed.wait()
-            await bought.wait()
-            return elsewhere.Alone("ended as Crashed")
-
-        def told(step: Progress) -> None:
-            if (step.shot, step.step) == ("dawn", "failed"):
-                failed.set()
-
-        token = watcher.set(told)
-        monkeypatch.setattr(elsewhere.Elsewhere, "made", made)
         key = KlingCredentials(api_key="sk-poor-8a3f10", base_url=poor.base_url)
-        found, _ = await render(board, await named(studio.model_copy(update={"credentials": key})))
-        watcher.reset(token)
+        there = await named(studio.model_copy(update={"credentials": key}))
+        bought = asyncio.Event()
+        with failure_of("dawn") as failed:
+
+            async def made(self: elsewhere.Elsewhere, name: str, order: Order, _: Any, request: dict[str, Any]) -> Any:
+                if name == "keeper":
+                    wanted = OmniVideoRequest.model_validate(request, context={"loopback": True})
+                    await self.desk.buyer().buy(order, wanted)
+                    bought.set()
+                    await failed.wait()
+                await bought.wait()
+                return elsewhere.Alone("ended as Crashed")
+
+            monkeypatch.setattr(elsewhere.Elsewhere, "made", made)
+            found, _ = await render(board, there)
         assert [(shot.status, shot.error_type) for shot in found.shots] == [
             ("failed", "InsufficientCredits"),
             ("stored", None),

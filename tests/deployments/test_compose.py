@@ -61,6 +61,19 @@ def test_its_server_is_set_as_it_was_measured() -> None:
     assert all(value.isdecimal() and int(value) for value in MANY_RUNS.values())
 
 
+def test_runs_link_to_pages_that_people_can_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PREFECT_API_URL", "PREFECT_UI_URL"):
+        said = re.sub(r"\$\{\w+:-(.*)\}", r"\1", SERVICES["worker"]["environment"][name])
+        monkeypatch.setenv(name, said)
+    found = subprocess.run(
+        [sys.executable, "-c", "from prefect.utilities.urls import url_for; print(url_for('flow-run', obj_id='1'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == "http://127.0.0.1:4200/runs/flow-run/1"
+
+
 def test_only_workers_have_the_key_and_nobody_has_it_written_down() -> None:
     having = [name for name in SERVICES if "APIMODELS_API_KEY" in SERVICES[name].get("environment", {})]
     assert having == ["worker"]

@@ -4,8 +4,9 @@ Names load when they are first asked for, as those of `prefect_kling` do: Prefec
 parameters, and a command needs one flow at most.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prefect_kling.first_use import on_first_use
 
 if TYPE_CHECKING:
     from prefect_kling.flows.series import render_series
@@ -22,14 +23,4 @@ _HOMES = {
     "sweep": "prefect_kling.flows.sweeping",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)

@@ -141,7 +141,7 @@ class _CutApproval:
 
     def covers(self, prepared: Prepared) -> bool:
         """Whether all that is to be bought was approved with the last review: its retakes, and what is made of them."""
-        if self._last is None or self._last.facts["document"] != prepared.document.digest:
+        if self._last is None or self._last.facts.get("document") != prepared.document.digest:
             return False
         again = set(prepared.reckoner.retakes)
         for shot in prepared.plan.order:

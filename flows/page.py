@@ -20,7 +20,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
-from prefect.exceptions import Pause
+from prefect.exceptions import ExternalSignal
 from prefect.logging import get_run_logger
 
 from prefect_kling.clips import Clip, without_password
@@ -42,8 +42,9 @@ SHARE_OF_TIME: Final = 20
 CALL_SECONDS: Final = 30.0
 """For all calls of an update: a server that says nothing must not hold up the run's end."""
 LEDGER_SECONDS: Final = 2.0
+"""Of these, for what the ledger says of the money."""
 LAST_SECONDS: Final = 5.0
-"""The same of a run that is cancelled: whoever stops its process does not wait for long."""
+"""For all calls of the last update of a run that is cancelled: whoever stops its process does not wait for long."""
 MOST_CHARACTERS: Final = 1_400_000
 """Of a picture: 1 MB as text. Prefect's lists carry artifacts whole."""
 _PICTURES: Final = {"sheet.jpg": ("sheet", "image/jpeg"), "preview.webp": ("preview", "image/webp")}
@@ -68,12 +69,12 @@ async def on_its_page(prepared: Prepared, cutting: Cutting) -> AsyncIterator[Run
     keeping = asyncio.create_task(page.keep())
     try:
         yield page
-    except (GoesOn, Pause):
-        raise  # a suspended run goes on in another process, and the page says what it waits for
+    except GoesOn:
+        raise
     except Exception as error:
         await page.stopped(str(error))
         raise
-    except BaseException:
+    except (asyncio.CancelledError, ExternalSignal):  # not Prefect's Pause: the page says what the run waits for
         await page.stopped("The run was stopped. What is bought is kept", seconds=LAST_SECONDS)
         raise
     finally:

@@ -4,8 +4,9 @@ Names load when they are first asked for: the command line, probing children and
 that have nothing to do with Prefect, and importing Prefect takes longer than they need for their work.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from prefect_kling.first_use import on_first_use
 
 if TYPE_CHECKING:
     from prefect_kling.blocks.credentials import KlingCredentials
@@ -41,14 +42,4 @@ _HOMES = {
     "estimate_cost": "prefect_kling.gateway.prices",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = on_first_use(__name__, _HOMES)
